@@ -1,0 +1,212 @@
+"""The values of the engine. Frozen; they refer to each other by id, never by object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+Timestamp = int
+"""Microseconds since 1970-01-01T00:00:00Z."""
+FOREVER: Timestamp = 2**63 - 1
+Mode = Literal["hybrid", "dense", "lexical"]
+MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
+Scalar = str | int | float | bool
+MetadataValue = Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Half-open range `[start, end)` of Unicode code points in a version's normalised text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a version: where it stands, and the key of its vector in the catalogue."""
+
+    ordinal: int
+    span: Span
+    vector_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locator:
+    """A place in a version that can be found for ever: the version is immutable, so are its offsets."""
+
+    version_id: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What the engine indexes: terms for the lexical leg, one vector for the dense leg.
+
+    `vector` is float32 of shape (dimensions,) and of unit length.
+    """
+
+    id: str
+    version_id: str
+    ordinal: int
+    terms: tuple[str, ...]
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Index a version with its chunks. Putting the same version again replaces it."""
+
+    document_id: str
+    version_id: str
+    valid_from: Timestamp
+    valid_to: Timestamp
+    recorded_seq: int
+    closed_seq: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Say when a version stopped being in force (document time) and when that was recorded."""
+
+    version_id: str
+    valid_to: Timestamp
+    closed_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Set who may read a document and its filterable metadata."""
+
+    document_id: str
+    access: frozenset[str]
+    metadata: Mapping[str, MetadataValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove a version from the indexes for good (erasure)."""
+
+    version_id: str
+
+
+Op = Put | Close | Describe | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Who is asking, as a value: no search can be made without one.
+
+    `principals` None means everything (the owner on the loopback, or the service itself).
+    """
+
+    principals: frozenset[str] | None
+
+    @classmethod
+    def everything(cls) -> Allowed:
+        """The service itself, or the owner of an installation without keys."""
+        return cls(None)
+
+    @classmethod
+    def of(cls, *principals: str) -> Allowed:
+        """A caller with these principals; `public` is always among them."""
+        return cls(frozenset(principals) | {"public"})
+
+    def may_read(self, access: frozenset[str]) -> bool:
+        """Whether a document with this access list is visible to the caller."""
+        return self.principals is None or not self.principals.isdisjoint(access)
+
+
+FilterOp = Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists", "and", "or", "not"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition on a document's metadata. Leaves have `key` and `value`, branches `parts`."""
+
+    op: FilterOp
+    key: str = ""
+    value: MetadataValue | None = None
+    parts: tuple[Filter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search. `vector` (unit length) feeds the dense leg, `terms` the lexical leg.
+
+    `at` is document time in microseconds: only versions in force at `at` are searched.
+    `at_seq` replays what had been recorded up to that sequence number (None: all of it).
+    `limit` is the number of hits per leg before fusion.
+    """
+
+    allowed: Allowed
+    at: Timestamp
+    limit: int
+    vector: Vector | None = None
+    terms: tuple[str, ...] = ()
+    filter: Filter | None = None
+    at_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegScore:
+    """A raw score of one leg, and the rank in that leg (1 is best; None: not among its best)."""
+
+    score: float
+    rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found, with the raw scores of both legs (None: the leg was not asked)."""
+
+    chunk_id: str
+    version_id: str
+    document_id: str
+    dense: LegScore | None
+    lexical: LegScore | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One build of one collection with one (embedder, chunker, analyzer)."""
+
+    id: str
+    collection_id: str
+    embedder: str
+    dimensions: int
+    chunker: str
+    analyzer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state an answer comes from: a generation at a sequence number of the change log."""
+
+    generation_id: str
+    seq: int
+    committed_at: Timestamp
+    chunks: int
+    segments: int
+
+    @property
+    def id(self) -> str:
+        """A name that a later call can give to replay this state."""
+        return f"snap_{self.generation_id.removeprefix('gen_')}_{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that `verify` found: which part, what is wrong, and whether a rebuild mends it."""
+
+    part: str
+    what: str
+    hint: str = "Run `ragsvc verify --repair`."
+    details: tuple[str, ...] = field(default=())

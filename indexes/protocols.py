@@ -1,0 +1,103 @@
+"""The seams of the engine. Five methods at most each; keyword-only options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from indexes.model import Generation, Hit, Matrix, Op, Problem, Query, Snapshot
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Text to vectors. Equal text gives equal vectors, whatever else is in the batch."""
+
+    @property
+    def id(self) -> str:
+        """Name and weights hash: vectors of two embedders compare only when this is equal."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Width of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """Passages to float32 of shape (len(texts), dimensions), rows of unit length.
+
+        Raises EmbedderError.
+        """
+        ...
+
+    def encode_query(self, text: str) -> Matrix:
+        """A question to float32 of shape (1, dimensions), of unit length."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens the model reads for these texts (after truncation)."""
+        ...
+
+
+class Searcher(Protocol):
+    """A pinned snapshot. Nothing that is written later shows in it."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state it answers from."""
+        ...
+
+    def search(self, query: Query) -> tuple[Hit, ...]:
+        """The best `query.limit` chunks of each leg, with the scores of both legs for all of them.
+
+        Raises QueryInvalid when neither vector nor terms are given.
+        """
+        ...
+
+    def scan(self) -> Iterator[tuple[str, str, str]]:
+        """(chunk id, version id, row hash) of every chunk held, in no order."""
+        ...
+
+
+class IndexWriter(Protocol):
+    """The one writer of a generation."""
+
+    @property
+    def seq(self) -> int:
+        """The last sequence number that was applied."""
+        ...
+
+    def apply(self, ops: Sequence[Op], *, seq: int) -> None:
+        """Take these changes, idempotently; they are visible to every later pin when it returns."""
+        ...
+
+    def publish(self) -> Snapshot:
+        """Make what was applied durable: write segments aside, verify, rename."""
+        ...
+
+    def merge(self) -> bool:
+        """Join small segments into one; False when nothing needed it."""
+        ...
+
+
+class Engine(Protocol):
+    """Where generations are stored and searched."""
+
+    def open(self, generation: Generation, *, writable: bool) -> IndexWriter:
+        """Load a generation or begin an empty one."""
+        ...
+
+    def pin(self, generation_id: str) -> Searcher:
+        """The newest state of a generation. Raises GenerationUnknown."""
+        ...
+
+    def check(self, generation_id: str) -> tuple[Problem, ...]:
+        """Read back every stored byte and compare with the manifests."""
+        ...
+
+    def remove(self, generation_id: str) -> None:
+        """Forget a generation and delete its files."""
+        ...
+
+    def close(self) -> None:
+        """Release files and memory."""
+        ...

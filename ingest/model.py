@@ -1,0 +1,230 @@
+"""The values of ingestion. Frozen; they refer to each other by id, never by object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from indexes.model import Matrix, MetadataValue, Sentence, Span, Vector
+
+ElementKind = Literal["heading", "paragraph", "list_item", "table", "code"]
+JobKind = Literal["sync", "push", "verify", "compact"]
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+COUNTS = ("listed", "new", "changed", "unchanged", "deleted", "withheld", "failed", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One block of a document in reading order.
+
+    `text` is readable text (a table is Markdown pipe rows with its header row). `level` is 1..6 for
+    headings, 0 otherwise. `page` counts from 1 where the format has pages (slides count too).
+    """
+
+    kind: ElementKind
+    text: str
+    level: int = 0
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser makes of a document. `title` only if the document itself says it."""
+
+    elements: tuple[Element, ...]
+    title: str | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An element's place in the normalised text."""
+
+    kind: ElementKind
+    span: Span
+    level: int = 0
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The normalised text of a version: what every offset counts in, with its outline."""
+
+    text: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDraft:
+    """A chunk before it has an id: its range, and the headings above it (outermost first)."""
+
+    span: Span
+    heading_path: tuple[str, ...]
+    page_start: int | None
+    page_end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedChunk:
+    """A chunk ready to be recorded. `vector` is float32, unit length, shape (dimensions,)."""
+
+    id: str
+    ordinal: int
+    draft: ChunkDraft
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A version's chunks and sentences with the vectors that were new (`fresh`: key -> row)."""
+
+    chunks: tuple[EmbeddedChunk, ...]
+    sentences: tuple[Sentence, ...]
+    fresh_keys: tuple[str, ...]
+    fresh_vectors: Matrix
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry of a listing. Equal fingerprints mean: surely unchanged, no need to fetch."""
+
+    uri: str
+    name: str
+    fingerprint: str
+    modified_at: datetime | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of an item, and its fingerprint at the moment of reading."""
+
+    data: bytes
+    fingerprint: str
+    media_type: str
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents. `access` is the default access list of its documents."""
+
+    id: str
+    name: str
+    access: frozenset[str]
+    generation_id: str
+    created_at: datetime
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A watched place with its schedule, and what is known about its last runs."""
+
+    id: str
+    collection_id: str
+    kind: str
+    uri: str
+    options: Mapping[str, Any]
+    watch: bool
+    schedule: Mapping[str, str] | None
+    freshness_sla_s: int | None
+    access: frozenset[str] | None
+    metadata: Mapping[str, MetadataValue]
+    created_at: datetime
+    paused: bool = False
+    status: str = "new"
+    error: str | None = None
+    last_run_at: datetime | None = None
+    last_success_at: datetime | None = None
+    last_verified_at: datetime | None = None
+    withheld_deletions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A thing with an identity that outlives its contents and its name."""
+
+    id: str
+    collection_id: str
+    source_id: str
+    uri: str
+    title: str
+    media_type: str
+    fingerprint: str
+    content_sha256: str
+    access: frozenset[str]
+    metadata: Mapping[str, MetadataValue]
+    current_version_id: str | None
+    deleted_at: datetime | None
+    last_verified_at: datetime
+    suspect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable state of a document, with two timelines (module docstring of catalog.py)."""
+
+    id: str
+    document_id: str
+    ordinal: int
+    sha256: str
+    valid_from: datetime
+    valid_to: datetime | None
+    recorded_from: datetime
+    recorded_to: datetime | None
+    recorded_seq: int
+    characters: int
+    source_modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A durable piece of work."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    source_id: str | None
+    payload: Mapping[str, Any]
+    priority: int
+    attempts: int
+    progress: Mapping[str, Any]
+    counts: Mapping[str, int]
+    error: Mapping[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A document that could not be ingested: where it is, why, and what its owner can do."""
+
+    id: str
+    source_id: str
+    uri: str
+    reason: str
+    hint: str
+    error_type: str
+    fingerprint: str
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change log."""
+
+    seq: int
+    kind: Literal["put", "close", "describe", "drop"]
+    collection_id: str
+    document_id: str
+    version_id: str | None
+    at: datetime
