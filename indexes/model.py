@@ -29,15 +29,6 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """One sentence of a version: where it stands, and the key of its vector in the catalogue."""
-
-    ordinal: int
-    span: Span
-    vector_key: str
-
-
-@dataclass(frozen=True, slots=True)
 class Locator:
     """A place in a version that can be found for ever: the version is immutable, so are its offsets."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from indexes.model import Matrix, MetadataValue, Sentence, Span, Vector
+from indexes.model import Matrix, MetadataValue, Span, Vector
 
 ElementKind = Literal["heading", "paragraph", "list_item", "table", "code"]
 JobKind = Literal["sync", "push", "verify", "compact"]
@@ -68,24 +68,68 @@ class ChunkDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedChunk:
-    """A chunk ready to be recorded. `vector` is float32, unit length, shape (dimensions,)."""
+class Draft:
+    """A fetched and parsed item, ready to be embedded and recorded.
 
-    id: str
-    ordinal: int
-    draft: ChunkDraft
-    vector: Vector
+    `content_sha256` is of the bytes, `modified_at` what the source says, `valid_from` what the owner says.
+    """
+
+    uri: str
+    title: str
+    media_type: str
+    fingerprint: str
+    content_sha256: str
+    access: frozenset[str]
+    metadata: Mapping[str, MetadataValue]
+    lang: str | None
+    modified_at: datetime | None
+    valid_from: datetime | None
+    text: Text
+    sentences: tuple[Span, ...]
+    chunks: tuple[ChunkDraft, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A version's chunks and sentences with the vectors that were new (`fresh`: key -> row)."""
+    """The vectors of a draft: one row per chunk, and those sentence vectors that were not known yet.
 
-    chunks: tuple[EmbeddedChunk, ...]
-    sentences: tuple[Sentence, ...]
-    fresh_keys: tuple[str, ...]
-    fresh_vectors: Matrix
+    `chunk_vectors` is float32 of shape (chunks, dimensions), rows of unit length; `tokens` counts what
+    the model read for `fresh`.
+    """
+
+    chunk_vectors: Matrix
+    fresh: Mapping[bytes, Vector]
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What recording a draft came to."""
+
+    document_id: str
+    version_id: str
+    outcome: Literal["new", "changed", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A version's normalised text with its outline and sentence spans, as recorded."""
+
+    version_id: str
+    text: str
+    blocks: tuple[Block, ...]
+    sentences: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A recorded chunk. `vector` is float32 of unit length."""
+
+    id: str
+    version_id: str
+    ordinal: int
+    draft: ChunkDraft
+    vector: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +151,35 @@ class Fetched:
     fingerprint: str
     media_type: str
     modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A document that was pushed: where its bytes are kept until they are ingested, and what was said of it."""
+
+    source_id: str
+    uri: str
+    blob_sha256: str
+    media_type: str
+    title: str | None
+    valid_from: datetime | None
+    access: frozenset[str] | None
+    metadata: Mapping[str, MetadataValue]
+    pushed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+    principals: frozenset[str]
+    collections: frozenset[str] | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +250,8 @@ class Version:
     valid_to: datetime | None
     recorded_from: datetime
     recorded_to: datetime | None
-    recorded_seq: int
+    title: str
+    lang: str | None
     characters: int
     source_modified_at: datetime | None = None
 
@@ -214,6 +288,7 @@ class DeadLetter:
     error_type: str
     fingerprint: str
     attempts: int
+    retry_at: datetime | None
     first_at: datetime
     last_at: datetime
 

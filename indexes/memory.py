@@ -1,0 +1,150 @@
+"""What was changed since the last publish? Rows in memory, exact, append-only.
+
+A pinned reader holds a `MemoryPiece`: a row count and views of the arrays up to it. Appending writes beyond the
+count of every reader, and an array that is full is replaced, not resized, so readers need no lock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.dense import DenseIndex
+from indexes.lexical import LexicalIndex
+from indexes.model import Chunk, Matrix
+from indexes.stats import Posting
+from indexes.versions import Mask
+
+FIRST_ROWS: Final = 256
+T = TypeVar("T", bound=np.generic)
+
+
+class _Posting:
+    """Rows of one term. Plain lists append fastest; an array of them is made when a query first asks."""
+
+    __slots__ = ("_array", "counts", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.counts: list[int] = []
+        self._array: Posting = _NONE
+
+    def up_to(self, count: int) -> Posting:
+        """The entries of the first `count` rows of the piece."""
+        size = bisect_left(self.rows, count, 0, len(self.counts))
+        known = self._array  # one look: another reader may replace it
+        if len(known[0]) < size:
+            known = (np.array(self.rows[:size], np.int32), np.array(self.counts[:size], np.uint32))
+            self._array = known
+        return known[0][:size], known[1][:size]
+
+
+_NONE: Posting = (np.zeros(0, np.int32), np.zeros(0, np.uint32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryPiece:
+    """The first `count` rows of a memory, as a reader sees them."""
+
+    count: int
+    row_version: NDArray[np.int32]
+    homes: NDArray[np.int64]
+    vectors: Matrix
+    lengths: NDArray[np.int32]
+    chunks: list[Chunk]
+    """Shared with later pieces: only the first `count` belong to this one."""
+    _postings: dict[str, _Posting]
+
+    @property
+    def dense(self) -> DenseIndex | None:
+        """No FAISS index: the vectors are multiplied directly."""
+        return None
+
+    @property
+    def lexical(self) -> LexicalIndex | None:
+        """No tantivy index: all postings are scored."""
+        return None
+
+    def posting(self, term: str) -> Posting:
+        """Where a term stands."""
+        found = self._postings.get(term)
+        return _NONE if found is None else found.up_to(self.count)
+
+    def open_df(self, term: str, is_open: Mask) -> int:
+        """How many of the open rows hold a term."""
+        return int(np.count_nonzero(is_open[self.posting(term)[0]]))
+
+    def chunk_id(self, row: int) -> str:
+        """Id of the chunk in a row."""
+        return self.chunks[row].id
+
+    def sorted_terms(self, row: int) -> list[str]:
+        """The terms of a row with repeats, sorted."""
+        return sorted(self.chunks[row].terms)
+
+
+class Memory:
+    """Takes rows. One writer; `piece()` is what readers get."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._count = 0
+        self._row_version = np.zeros(FIRST_ROWS, np.int32)
+        self._homes = np.zeros(FIRST_ROWS, np.int64)
+        self._lengths = np.zeros(FIRST_ROWS, np.int32)
+        self._vectors: Matrix = np.zeros((FIRST_ROWS, dimensions), np.float32)
+        self._chunks: list[Chunk] = []
+        self._postings: dict[str, _Posting] = {}
+
+    def append(self, chunks: Sequence[Chunk], *, version: int, home: int) -> None:
+        """Take the rows of one put. They are part of later pieces, and alive while the version has this home."""
+        del self._chunks[self._count :]
+        self._make_room(self._count + len(chunks))
+        for row, chunk in enumerate(chunks, self._count):
+            self._row_version[row] = version
+            self._homes[row] = home
+            self._lengths[row] = len(chunk.terms)
+            self._vectors[row] = chunk.vector
+            self._chunks.append(chunk)
+            for term, times in Counter(chunk.terms).items():
+                posting = self._postings.get(term)
+                if posting is None:
+                    posting = self._postings[term] = _Posting()
+                posting.rows.append(row)
+                posting.counts.append(times)
+        self._count += len(chunks)
+
+    def piece(self) -> MemoryPiece:
+        """All rows so far, for readers."""
+        count = self._count
+        return MemoryPiece(
+            count,
+            self._row_version[:count],
+            self._homes[:count],
+            self._vectors[:count],
+            self._lengths[:count],
+            self._chunks,
+            self._postings,
+        )
+
+    def _make_room(self, rows: int) -> None:
+        capacity = len(self._homes)
+        if rows <= capacity:
+            return
+        while capacity < rows:
+            capacity *= 2
+        self._row_version = _larger(self._row_version, capacity)
+        self._homes = _larger(self._homes, capacity)
+        self._lengths = _larger(self._lengths, capacity)
+        self._vectors = _larger(self._vectors, capacity)
+
+
+def _larger(array: NDArray[T], rows: int) -> NDArray[T]:
+    larger = np.zeros((rows, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

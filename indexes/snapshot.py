@@ -1,0 +1,154 @@
+"""Which segments and tables make up a stored state? One small file per state names them all, with their SHA-256.
+
+<generation>/segments/<segment id>/           immutable rows
+<generation>/snapshots/<seq>.json             the state at `seq`: what it is made of, and a checksum of itself
+<generation>/snapshots/<seq>-<hash>.npz       its tables of versions and documents
+
+A snapshot becomes current by the rename of its JSON file, after everything it names is safe on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from indexes import durable
+from indexes.durable import Stamp
+from indexes.errors import SnapshotDamaged
+from indexes.model import Generation, Timestamp
+
+FORMAT: Final = 1
+SEGMENTS, SNAPSHOTS = "segments", "snapshots"
+KEPT: Final = 2
+"""The newest snapshot, and one to fall back to when it is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a snapshot file says. `segments` maps each id to the stamp of its manifest.
+
+    `purged` says that dropped versions were rewritten away: then no older snapshot may be kept.
+    """
+
+    generation: Generation
+    seq: int
+    committed_at: Timestamp
+    tables: str
+    tables_stamp: Stamp
+    segments: tuple[tuple[str, Stamp], ...]
+    purged: bool
+
+
+def snapshot_files(folder: Path) -> list[Path]:
+    """The snapshot files of a generation, newest first."""
+    return sorted((folder / SNAPSHOTS).glob("[0-9]*.json"), reverse=True)
+
+
+def write_snapshot(
+    folder: Path,
+    generation: Generation,
+    *,
+    seq: int,
+    committed_at: Timestamp,
+    tables: bytes,
+    segments: Sequence[tuple[str, Stamp]],
+    purged: bool,
+) -> Record:
+    """Store tables and snapshot file; the last rename makes it current. Raises StorageFailed."""
+    place = folder / SNAPSHOTS
+    name = f"{seq:020d}-{hashlib.sha256(tables).hexdigest()[:16]}.npz"
+    with durable.storage(f"Snapshot {seq} of generation {generation.id}"):
+        stamp = durable.write_aside(place / name, tables)
+        record = Record(generation, seq, committed_at, name, stamp, tuple(segments), purged)
+        durable.write_aside(place / f"{seq:020d}.json", _encode(record))
+    return record
+
+
+def read_snapshot(path: Path) -> Record:
+    """Read a snapshot file. Raises SnapshotDamaged, FileNotFoundError."""
+    try:
+        stored = json.loads(path.read_bytes())
+        body = stored["body"]
+        if stored["sha256"] != _checksum(body):
+            raise SnapshotDamaged(f"Snapshot file {path.name} does not have the checksum it was written with.")
+        if body["format"] != FORMAT:
+            raise SnapshotDamaged(f"Snapshot file {path.name} has a format this version of ragsvc does not know.")
+        return Record(
+            Generation(**body["generation"]),
+            body["seq"],
+            body["committed_at"],
+            body["tables"],
+            Stamp(**body["tables_stamp"]),
+            tuple((name, Stamp(**stamp)) for name, stamp in body["segments"]),
+            body["purged"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise SnapshotDamaged(f"Snapshot file {path.name} cannot be read ({error}).") from error
+
+
+def read_tables(folder: Path, record: Record) -> bytes:
+    """The tables of a snapshot, checked. Raises SnapshotDamaged, FileNotFoundError."""
+    data = (folder / SNAPSHOTS / record.tables).read_bytes()
+    if Stamp(len(data), hashlib.sha256(data).hexdigest()) != record.tables_stamp:
+        raise SnapshotDamaged(f"Table file {record.tables} does not have the SHA-256 it was written with.")
+    return data
+
+
+def pack(text: Any, arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]) -> bytes:
+    """JSON values and arrays as one npz file."""
+    encoded = np.frombuffer(json.dumps(text).encode("ascii"), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, text=encoded, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[Any, dict[str, np.ndarray[Any, np.dtype[Any]]]]:
+    """What `pack` packed. Raises SnapshotDamaged."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in arrays.files}
+        return json.loads(content.pop("text").tobytes()), content
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SnapshotDamaged(f"A table file cannot be read ({error}).") from error
+
+
+def sweep(folder: Path) -> None:
+    """Delete all but the newest KEPT snapshots, and what no kept one names, leftovers of crashes too.
+
+    Processes that have a deleted segment open keep it: its vectors are in memory, and the file system
+    holds mapped files until they let go.
+    """
+    kept: list[Record] = []
+    for path in snapshot_files(folder):
+        try:
+            record = read_snapshot(path)
+        except SnapshotDamaged:
+            durable.delete(path)
+            continue
+        if len(kept) < (1 if kept and kept[0].purged else KEPT):
+            kept.append(record)
+        else:
+            durable.delete(path)
+    durable.sync_folder(folder / SNAPSHOTS)
+    named = {name for record in kept for name, _ in record.segments}
+    files = {record.tables for record in kept} | {path.name for path in snapshot_files(folder)}
+    for path in [*(folder / SEGMENTS).iterdir(), *(folder / SNAPSHOTS).iterdir()]:
+        if path.name not in (named if path.parent.name == SEGMENTS else files):
+            durable.delete(path)
+
+
+def _encode(record: Record) -> bytes:
+    body = {"format": FORMAT, **asdict(record)}
+    return json.dumps({"body": body, "sha256": _checksum(body)}, indent=1).encode("ascii")
+
+
+def _checksum(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()

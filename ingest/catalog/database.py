@@ -1,0 +1,152 @@
+"""How the catalogue connects: a SQLite that cannot lose commits, one transaction at a time per thread.
+
+SQLite 3.7.0 to 3.51.2 in WAL mode can lose committed writes when two connections write and checkpoint
+at once (fixed in 3.51.3), and Python's own is often older: pysqlite3 carries a fixed one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from indexes.errors import StorageFailed
+from ingest.errors import CatalogUnsafe
+
+FIRST_SAFE_SQLITE = (3, 51, 3)
+_BUSY_TIMEOUT_MS = 30_000
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970; a moment without a time zone is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_us(us: int) -> datetime:
+    """The moment, in UTC."""
+    seconds, micros = divmod(us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+
+
+def check_sqlite(version: tuple[int, ...]) -> None:
+    """Refuse a SQLite that can lose commits. Raises CatalogUnsafe."""
+    if (3, 7, 0) <= version < FIRST_SAFE_SQLITE:
+        shown = ".".join(map(str, version))
+        raise CatalogUnsafe(f"SQLite {shown} can lose committed writes in WAL mode; 3.51.3 or newer is needed.")
+
+
+class Database:
+    """Connections to the catalogue. `write()` nests: the inner one joins the outer transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.engine.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._local = threading.local()
+        self.engine = self._sqlite_engine() if self.is_sqlite else sa.create_engine(self.url)
+
+    def _sqlite_engine(self) -> sa.Engine:
+        check_sqlite(pysqlite3.sqlite_version_info)
+        engine = sa.create_engine(
+            self.url,
+            module=pysqlite3,
+            poolclass=sa.QueuePool,
+            pool_size=8,
+            max_overflow=56,
+            connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def _configure(dbapi: Any, _record: Any) -> None:
+            dbapi.isolation_level = None  # we say BEGIN ourselves
+            for pragma in (
+                f"busy_timeout={_BUSY_TIMEOUT_MS}",
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "foreign_keys=ON",
+                "secure_delete=ON",
+                "cache_size=-32000",
+                "mmap_size=268435456",
+                "journal_size_limit=67108864",
+            ):
+                dbapi.execute(f"PRAGMA {pragma}").fetchall()
+
+        return engine
+
+    def migrate(self) -> None:
+        """Bring the schema to this release's revision. Raises CatalogUnsafe if it is newer than this release."""
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        with self.write() as conn:
+            if sa.inspect(conn).has_table("alembic_version"):
+                at = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+                if at is not None and at not in known:
+                    raise CatalogUnsafe(
+                        f"The catalogue was written by a newer release (schema {at}).",
+                        hint="Install that release again, or restore a backup made by this one.",
+                    )
+            config.attributes["connection"] = conn
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent view. Inside `write()` it is that transaction."""
+        outer = getattr(self._local, "conn", None)
+        if outer is not None:
+            yield outer
+            return
+        with self.engine.connect() as conn:
+            self._begin(conn, "BEGIN")
+            try:
+                yield conn
+            finally:
+                conn.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One durable transaction: committed when the block ends, undone when it raises.
+
+        Raises StorageFailed when the disk refuses.
+        """
+        outer = getattr(self._local, "conn", None)
+        if outer is not None:
+            yield outer
+            return
+        with self.engine.connect() as conn:
+            try:
+                self._begin(conn, "BEGIN IMMEDIATE")
+                self._local.conn = conn
+                yield conn
+                conn.commit()
+            except sa.exc.OperationalError as error:
+                conn.rollback()
+                text = str(error.orig)
+                if any(word in text for word in ("disk is full", "disk I/O", "readonly", "unable to open")):
+                    raise StorageFailed(f"The catalogue could not be written: {text}.") from error
+                raise
+            except BaseException:
+                conn.rollback()
+                raise
+            finally:
+                self._local.conn = None
+
+    def _begin(self, conn: sa.Connection, statement: str) -> None:
+        conn.begin()
+        if self.is_sqlite:
+            conn.exec_driver_sql(statement)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()

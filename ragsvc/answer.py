@@ -1,0 +1,106 @@
+"""A question and its answer, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from indexes.model import Allowed, Filter, Generation, Hit, Mode
+from ingest.model import Document, StoredChunk, StoredText, Version
+from ragsvc.citations import Location
+from ragsvc.freshness import Freshness
+from ragsvc.model import Compression, Passage, Sufficiency
+
+OnStale = Literal["flag", "drop", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, by whom, and how the answer shall be. `allowed` has no default on purpose."""
+
+    text: str
+    allowed: Allowed
+    collections: tuple[str, ...]
+    top_k: int = 8
+    max_tokens: int = 1024
+    tokenizer: str = "o200k_base"
+    mode: Mode = "hybrid"
+    filter: Filter | None = None
+    as_of: datetime | None = None
+    snapshot: str | None = None
+    max_staleness_s: float | None = None
+    on_stale: OnStale = "flag"
+    compression: Compression = "sentences"
+    min_score: float | None = None
+    return_insufficient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an answer was made from: one state of each collection's index."""
+
+    id: str
+    generation: str
+    seq: int
+    as_of: datetime | None
+    committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One passage with everything that can be said of it."""
+
+    passage: Passage
+    id: str
+    hit: Hit
+    fused: float
+    version: Version
+    document: Document
+    collection: str
+    is_current: bool
+    location: Location
+    quote_sha256: str
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the context, of all candidates, and of what a plain top-k would have sent."""
+
+    context_tokens: int
+    candidate_tokens: int
+    baseline_tokens: int
+    baseline: str
+    tokenizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The response of /v1/retrieve as values."""
+
+    id: str
+    question: Question
+    state: State
+    context: str
+    results: tuple[Result, ...]
+    sufficiency: Sufficiency
+    usage: Usage
+    dropped: tuple[tuple[str, str], ...]
+    timings_ms: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A hit that the catalogue has confirmed, with what is needed to pack and cite it."""
+
+    hit: Hit
+    fused: float
+    version: Version
+    document: Document
+    collection: str
+    generation: Generation
+    chunk: StoredChunk
+    text: StoredText
+    freshness: Freshness

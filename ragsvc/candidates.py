@@ -1,0 +1,134 @@
+"""From confirmed hits to what the packer reads: sentences with their vectors, from the catalogue."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from indexes.analyze import Analyzer
+from indexes.model import Matrix, Span, Vector
+from indexes.protocols import Embedder
+from ingest.catalog.documents import Documents
+from ingest.catalog.ids import vector_key
+from ingest.embed import sentence_input
+from ragsvc.answer import Found, Usage
+from ragsvc.model import Candidate, CandidateSentence, Packed
+from ragsvc.tokens import TokenCounter
+
+BASELINE = "top-5 chunks of 1000 characters"
+_BASELINE_CHUNKS = 5
+_BASELINE_CHARACTERS = 1000
+
+
+def candidates_of(
+    found: Sequence[Found], documents: Documents, embedders: Mapping[str, Embedder]
+) -> tuple[Candidate, ...]:
+    """One candidate per confirmed hit. `embedders` by name: none for a lexical search, which needs no vectors."""
+    spans = [_sentences_of(one) for one in found]
+    vectors = _vectors(found, spans, documents, embedders)
+    return tuple(_candidate(one, inside, vectors) for one, inside in zip(found, spans, strict=True))
+
+
+def _sentences_of(one: Found) -> list[tuple[int, Span]]:
+    """(ordinal, span) of the version's sentences that begin in the chunk."""
+    sentences, span = one.text.sentences, one.chunk.draft.span
+    first = bisect_left(sentences, span.start, key=lambda sentence: sentence.start)
+    last = bisect_left(sentences, span.end, key=lambda sentence: sentence.start)
+    return list(enumerate(sentences[first:last], first))
+
+
+def _vectors(
+    found: Sequence[Found],
+    spans: Sequence[Sequence[tuple[int, Span]]],
+    documents: Documents,
+    embedders: Mapping[str, Embedder],
+) -> dict[tuple[str, Span], Vector]:
+    """(version id, span) -> vector, in one look-up per model."""
+    result: dict[tuple[str, Span], Vector] = {}
+    for name, embedder in embedders.items():
+        keys = {
+            (one.version.id, span): vector_key(embedder.id, sentence_input(one.text.text, span))
+            for one, inside in zip(found, spans, strict=True)
+            if one.generation.embedder == name
+            for _, span in inside
+        }
+        rows: dict[bytes, int]
+        matrix: Matrix
+        rows, matrix = documents.vectors(list(set(keys.values())), dimensions=embedder.dimensions)
+        result.update((place, matrix[rows[key]]) for place, key in keys.items() if key in rows)
+    return result
+
+
+def _candidate(one: Found, inside: Sequence[tuple[int, Span]], vectors: Mapping[tuple[str, Span], Vector]) -> Candidate:
+    headings = {block.span.start for block in one.text.blocks if block.kind == "heading"}
+    return Candidate(
+        chunk_id=one.hit.chunk_id,
+        version_id=one.version.id,
+        document_id=one.document.id,
+        span=one.chunk.draft.span,
+        lang=one.version.lang,
+        heading_path=one.chunk.draft.heading_path,
+        title=one.document.title,
+        version=one.version.ordinal,
+        date=one.version.valid_from.date().isoformat(),
+        score=one.fused,
+        sentences=tuple(
+            CandidateSentence(
+                ordinal=ordinal,
+                span=span,
+                text=one.text.text[span.start : span.end],
+                vector=vectors.get((one.version.id, span)),
+                is_heading=span.start in headings,
+            )
+            for ordinal, span in inside
+        ),
+    )
+
+
+def best_cosine(candidates: Sequence[Candidate], question: Vector | None) -> float | None:
+    """The best cosine of a candidate's sentence and the question; None without vectors."""
+    if question is None:
+        return None
+    rows = [s.vector for candidate in candidates for s in candidate.sentences if s.vector is not None]
+    return float(np.max(np.stack(rows) @ question)) if rows else None
+
+
+def coverage(candidates: Sequence[Candidate], terms: Sequence[str], analyzer: Analyzer) -> float:
+    """The share of the question's terms, weighted by rarity, that the best candidate of each term holds: 0 to 1.
+
+    Rarity is judged among the candidates' sentences; a term that none of them has weighs most.
+    """
+    if not terms or not candidates:
+        return 0.0
+    sentences = [set(analyzer.terms(s.text, lang=c.lang)) for c in candidates for s in c.sentences]
+    count = len(sentences)
+    weights = {}
+    covered = 0.0
+    for term in set(terms):
+        df = sum(term in sentence for sentence in sentences)
+        weights[term] = float(np.log(1 + (count - df + 0.5) / (df + 0.5)))
+        covered += weights[term] if df else 0.0
+    return covered / max(sum(weights.values()), 1e-9)
+
+
+def account(packed: Packed, found: Sequence[Found], counter: TokenCounter) -> Usage:
+    """Tokens of the context, of all candidate chunks, and of the baseline: the first five chunks of 1000 characters.
+
+    The baseline is what a plain top-k would have sent for this query: the texts cut every 1000 characters, and of
+    these pieces the five that hold the best hits.
+    """
+    pieces: dict[tuple[str, int], str] = {}
+    for one in found:
+        start = one.chunk.draft.span.start // _BASELINE_CHARACTERS * _BASELINE_CHARACTERS
+        if len(pieces) < _BASELINE_CHUNKS:
+            pieces[one.version.id, start] = one.text.text[start : start + _BASELINE_CHARACTERS]
+    spans = [(one.text.text, one.chunk.draft.span) for one in found]
+    return Usage(
+        context_tokens=packed.context_tokens,
+        candidate_tokens=counter.count("\n\n".join(text[span.start : span.end] for text, span in spans)),
+        baseline_tokens=counter.count("\n\n".join(pieces.values())),
+        baseline=BASELINE,
+        tokenizer=counter.name,
+    )

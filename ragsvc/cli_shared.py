@@ -1,0 +1,78 @@
+"""What the commands share: opening the installation, and showing tables."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from indexes.errors import RagsvcError, WriterBusy
+from ragsvc import settings
+from ragsvc.settings import Settings
+from ragsvc.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from ragsvc.bootstrap import Service
+
+console = Console()
+HostOption = Annotated[str | None, typer.Option("--host", help="Bind address [RAGSVC_HOST].")]
+PortOption = Annotated[int | None, typer.Option("--port", help="Bind port [RAGSVC_PORT].", min=0, max=65535)]
+EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="Model of new collections [RAGSVC_EMBEDDER].")]
+
+
+class BadUsage(RagsvcError):
+    """The command was called wrongly."""
+
+
+def ready_settings(**overrides: Any) -> Settings:
+    """Settings with logging set up."""
+    found = settings.load(**overrides)
+    configure_logging(found.log_level)
+    return found
+
+
+@contextmanager
+def opened(*, writable: bool) -> Iterator[Service]:
+    """The installation for one command. `writable` falls back to reading where a service holds the lock."""
+    from ragsvc.bootstrap import build
+
+    found = settings.load()
+    configure_logging("error")
+    try:
+        service = build(found, writable=writable)
+    except WriterBusy:
+        service = build(found, writable=False)
+    with service:
+        yield service
+
+
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """A table for people, or JSON for machines."""
+    if as_json:
+        sys.stdout.write(jsonlib.dumps(rows, ensure_ascii=False, default=str) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(_dig(row, column)) for column in columns))
+    console.print(table if rows else "nothing here yet")
+
+
+def _dig(row: dict[str, Any], column: str) -> Any:
+    value: Any = row
+    for part in column.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={count}" for key, count in value.items() if count)
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""HTTP routes: one file per noun. They translate, they do not decide."""

@@ -1,0 +1,266 @@
+"""Documents: pushed, listed, with their versions, texts and differences."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from indexes.model import MetadataValue
+from ingest.catalog.sources import PUSH
+from ingest.errors import NotFound, ParseError
+from ingest.model import Document, Job, Push, Version
+from ingest.pipeline import now_utc
+from ragsvc import schemas, views
+from ragsvc.auth import Caller
+from ragsvc.bootstrap import Service
+from ragsvc.errors import Invalid
+from ragsvc.routes.edge import PROBLEMS, Calls, Cursor, Limit, body_of, json_response, page, run, service_of
+
+router = APIRouter(prefix="/v1", tags=["documents"], responses=PROBLEMS)
+_METADATA: TypeAdapter[dict[str, schemas.MetadataValue]] = TypeAdapter(schemas.Metadata)
+_POLL_S = 0.05
+_WAIT_S = 120.0
+
+
+def _visible(service: Service, caller: Caller, document_id: str) -> tuple[Document, str]:
+    """The document and its collection's name. Raises NotFound, also for what the caller may not see."""
+    document = service.catalog.documents.get(document_id, allowed=caller.allowed)
+    collection = service.catalog.collections.by_id(document.collection_id).name
+    if not caller.sees(collection):
+        raise NotFound(f"There is no document {document_id}.")
+    return document, collection
+
+
+def _version(service: Service, caller: Caller, version_id: str) -> Version:
+    try:
+        version, document = service.catalog.documents.version(version_id, allowed=caller.allowed)
+        _visible(service, caller, document.id)
+    except NotFound as error:
+        raise NotFound(f"There is no version {version_id}.") from error
+    return version
+
+
+def _current(service: Service, document_id: str, now: datetime) -> Version | None:
+    versions = service.catalog.documents.versions_of(document_id)
+    in_force = [v for v in versions if v.valid_from <= now and (v.valid_to is None or v.valid_to > now)]
+    return max(in_force, key=lambda version: version.ordinal, default=None)
+
+
+def _shown(service: Service, caller: Caller, document_id: str) -> dict[str, Any]:
+    document, collection = _visible(service, caller, document_id)
+    return views.document(document, collection=collection, current=_current(service, document_id, now_utc()))
+
+
+def _parse_metadata(text: str | None) -> dict[str, MetadataValue]:
+    try:
+        stated = _METADATA.validate_python(orjson.loads(text) if text else {})
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        raise Invalid("`metadata` is not a JSON object of strings, numbers, booleans or lists of them.") from error
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+
+
+def _push(service: Service, caller: Caller, collection: str, push: Mapping[str, Any], body: bytes) -> Job:
+    """Keep the bytes and queue their ingestion: from then on nothing is lost."""
+    sha256 = service.blobs.put(body)
+    with service.catalog.write():
+        found = service.ensure_collection(collection)
+        source = service.catalog.sources.push_source(found.id, now=now_utc())
+        service.catalog.sources.put_push(Push(source_id=source.id, blob_sha256=sha256, pushed_at=now_utc(), **push))
+        service.catalog.audit.record("document.push", push["uri"], actor=caller.actor, now=now_utc())
+        return service.catalog.jobs.enqueue("push", now=now_utc(), source_id=source.id, payload={"uri": push["uri"]})
+
+
+async def _finished(request: Request, job: Job) -> Job:
+    """The job when it has ended, without holding a thread meanwhile."""
+    service = service_of(request)
+    deadline = asyncio.get_running_loop().time() + _WAIT_S
+    job_id = job.id
+    while job.state in ("queued", "running") and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(_POLL_S)
+        job = await run(request, lambda: service.catalog.jobs.get(job_id))
+    return job
+
+
+def _outcome(service: Service, caller: Caller, job: Job) -> tuple[int, dict[str, Any]]:
+    """Status and body of an ended push. Raises ParseError with the reason of a failure."""
+    if job.state != "succeeded":
+        error = job.error or {}
+        raise ParseError(str(error.get("title", f"The job {job.id} was {job.state}.")), hint=str(error.get("hint", "")))
+    assert job.source_id is not None
+    document = service.catalog.documents.find(job.source_id, str(job.payload["uri"]))
+    if document is None:
+        raise NotFound(f"{job.payload['uri']} was deleted meanwhile.")
+    versions = service.catalog.documents.versions_of(document.id)
+    body = {
+        "document": _shown(service, caller, document.id),
+        "version": views.version(versions[-1]),
+        "changed": bool(job.counts.get("new") or job.counts.get("changed")),
+    }
+    return (201 if job.counts.get("new") else 200), body
+
+
+@router.put("/documents/{collection}/{uri:path}", openapi_extra={"requestBody": {"content": {"*/*": {}}}})
+async def put_document(
+    request: Request,
+    caller: Calls,
+    collection: schemas.Name,
+    uri: str,
+    title: Annotated[str | None, Query(max_length=1024)] = None,
+    valid_from: schemas.Moment | None = None,
+    access: Annotated[list[str] | None, Query(max_length=256)] = None,
+    metadata: Annotated[str | None, Query(max_length=65536)] = None,
+    prefer: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Push a document: the body is the file. Answers when it is retrievable, or 202 with `Prefer: respond-async`."""
+    caller.need("ingest")
+    caller.check(collection)
+    service = service_of(request)
+    stated: dict[str, Any] = {
+        "uri": uri,
+        "media_type": request.headers.get("content-type", "").split(";")[0].strip().lower(),
+        "title": title,
+        "valid_from": valid_from,
+        "access": frozenset(access) if access else None,
+        "metadata": _parse_metadata(metadata),
+    }
+    body = await body_of(request)
+    job = await run(request, lambda: _push(service, caller, collection, stated, body))
+    if prefer is not None and "respond-async" in prefer:
+        return json_response(views.job(job), 202, {"Location": f"/v1/jobs/{job.id}"})
+    ended = await _finished(request, job)
+    if ended.state in ("queued", "running"):
+        return json_response(views.job(ended), 202, {"Location": f"/v1/jobs/{job.id}"})
+    status, shown = await run(request, lambda: _outcome(service, caller, ended))
+    return json_response(shown, status)
+
+
+def _pushed(service: Service, caller: Caller, collection: str, uri: str) -> Document:
+    """The document that was pushed under a name. Raises NotFound."""
+    found = service.catalog.collections.get(collection)
+    source = service.catalog.sources.find(collection_id=found.id, kind=PUSH, uri="push:")
+    document = None if source is None else service.catalog.documents.find(source.id, uri)
+    if document is None or not caller.allowed.may_read(document.access):
+        raise NotFound(
+            f"There is no pushed document {uri!r} in {collection!r}.",
+            hint="A document of a watched source is found by its id and deleted at its source.",
+        )
+    return document
+
+
+@router.delete("/documents/{collection}/{uri:path}", status_code=204, response_class=Response)
+async def delete_document(request: Request, caller: Calls, collection: schemas.Name, uri: str) -> Response:
+    """Hide a pushed document before this answers; its citations stay."""
+    caller.need("ingest")
+    caller.check(collection)
+    service = service_of(request)
+
+    def work() -> None:
+        document = _pushed(service, caller, collection, uri)
+        if document.deleted_at is not None:
+            raise NotFound(f"{uri!r} was deleted already.")
+        with service.catalog.write():
+            service.catalog.recording.retire([document.id], now=now_utc())
+            service.catalog.audit.record("document.delete", document.id, actor=caller.actor, now=now_utc())
+
+    await run(request, work)
+    return Response(status_code=204)
+
+
+@router.get("/documents")
+async def list_documents(
+    request: Request,
+    caller: Calls,
+    collection: Annotated[str | None, Query(max_length=128)] = None,
+    deleted: bool = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Documents that the caller may read."""
+    caller.need("retrieve")
+    service = service_of(request)
+    if collection is not None:
+        caller.check(collection)
+
+    def work() -> tuple[list[dict[str, Any]], str | None]:
+        collection_id = None if collection is None else service.catalog.collections.get(collection).id
+        found, more = service.catalog.documents.page(
+            collection_id=collection_id, allowed=caller.allowed, limit=limit, after=cursor or "", deleted=deleted
+        )
+        names = {c.id: c.name for c in service.catalog.collections.all() if caller.sees(c.name)}
+        return [_shown(service, caller, d.id) for d in found if d.collection_id in names], more
+
+    return page(*await run(request, work))
+
+
+@router.get("/documents/{document_id}")
+async def get_document(request: Request, caller: Calls, document_id: str) -> Response:
+    """One document with its current version."""
+    caller.need("retrieve")
+    service = service_of(request)
+    return json_response(await run(request, lambda: _shown(service, caller, document_id)))
+
+
+@router.get("/documents/{document_id}/versions")
+async def list_versions(request: Request, caller: Calls, document_id: str) -> Response:
+    """The history of a document, in order of recording."""
+    caller.need("retrieve")
+    service = service_of(request)
+
+    def work() -> list[dict[str, Any]]:
+        _visible(service, caller, document_id)
+        return [views.version(version) for version in service.catalog.documents.versions_of(document_id)]
+
+    return page(await run(request, work), None)
+
+
+@router.get("/documents/{collection}/{uri:path}")
+async def get_pushed(request: Request, caller: Calls, collection: schemas.Name, uri: str) -> Response:
+    """The pushed document of a name."""
+    caller.need("retrieve")
+    caller.check(collection)
+    service = service_of(request)
+
+    def work() -> dict[str, Any]:
+        document = _pushed(service, caller, collection, uri)
+        return _shown(service, caller, document.id)
+
+    return json_response(await run(request, work))
+
+
+@router.get("/versions/{version_id}/text", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def version_text(request: Request, caller: Calls, version_id: str) -> Response:
+    """Exactly the normalised text that all offsets count in."""
+    caller.need("retrieve")
+    service = service_of(request)
+
+    def work() -> str:
+        return service.catalog.documents.text(_version(service, caller, version_id).id).text
+
+    return Response(await run(request, work), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/versions/{a}/diff/{b}")
+async def version_diff(request: Request, caller: Calls, a: str, b: str) -> Response:
+    """What changed from version `a` to version `b`: a unified diff, and the lines added and removed."""
+    caller.need("retrieve")
+    service = service_of(request)
+
+    def work() -> dict[str, Any]:
+        old, new = (service.catalog.documents.text(_version(service, caller, one).id).text for one in (a, b))
+        lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), fromfile=a, tofile=b, lineterm=""))
+        return {
+            "from": a,
+            "to": b,
+            "added": sum(line.startswith("+") and not line.startswith("+++") for line in lines),
+            "removed": sum(line.startswith("-") and not line.startswith("---") for line in lines),
+            "diff": "\n".join(lines),
+        }
+
+    return json_response(await run(request, work))

@@ -1,0 +1,337 @@
+"""The wire: requests and responses as API.md has them. An unknown field is an error, never ignored."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from indexes.model import Filter
+from ingest.duration import seconds_of
+from ragsvc.errors import Invalid
+
+_MAX_FILTER_NODES = 256
+_MAX_FILTER_DEPTH = 16
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _duration(text: str) -> str:
+    seconds_of(text)
+    return text
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+Duration = Annotated[str, AfterValidator(_duration), Field(examples=["24h"], max_length=32)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Principal = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=4096)]
+MetadataValue = Scalar | list[Scalar]
+Metadata = Annotated[dict[Annotated[str, StringConstraints(max_length=128)], MetadataValue], Field(max_length=64)]
+
+
+class Request(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LeafFilter(Request):
+    """A condition on one metadata key."""
+
+    op: Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists"]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    value: MetadataValue
+
+
+class GroupFilter(Request):
+    """Conditions joined by `and` or `or`."""
+
+    op: Literal["and", "or"]
+    filters: Annotated[list[AnyFilter], Field(min_length=1, max_length=64)]
+
+
+class NotFilter(Request):
+    """The opposite of a condition."""
+
+    op: Literal["not"]
+    filter: AnyFilter
+
+
+AnyFilter = Annotated[LeafFilter | GroupFilter | NotFilter, Field(discriminator="op")]
+GroupFilter.model_rebuild()
+NotFilter.model_rebuild()
+
+
+def to_filter(stated: LeafFilter | GroupFilter | NotFilter) -> Filter:
+    """The engine's filter. Raises Invalid when it is larger or deeper than any real one."""
+    left = [_MAX_FILTER_NODES]
+
+    def convert(node: LeafFilter | GroupFilter | NotFilter, depth: int) -> Filter:
+        left[0] -= 1
+        if left[0] < 0 or depth > _MAX_FILTER_DEPTH:
+            raise Invalid(f"A filter may have {_MAX_FILTER_NODES} parts and be {_MAX_FILTER_DEPTH} deep.")
+        if isinstance(node, LeafFilter):
+            value = tuple(node.value) if isinstance(node.value, list) else node.value
+            if isinstance(value, tuple) != (node.op in ("in", "nin")):
+                wanted = "a list" if node.op in ("in", "nin") else "a single value"
+                raise Invalid(f"Filter operator {node.op!r} on {node.key!r} needs {wanted}.")
+            if node.op == "exists" and not isinstance(value, bool):
+                raise Invalid(f"Filter operator 'exists' on {node.key!r} needs true or false.")
+            return Filter(node.op, node.key, value)
+        parts = [node.filter] if isinstance(node, NotFilter) else node.filters
+        return Filter(node.op, parts=tuple(convert(part, depth + 1) for part in parts))
+
+    return convert(stated, 1)
+
+
+class RetrieveRequest(Request):
+    """A question. Only `query` is required."""
+
+    query: Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+    collections: Annotated[list[Name] | None, Field(max_length=64)] = None
+    top_k: Annotated[int, Field(ge=1, le=100)] = 8
+    max_tokens: Annotated[int, Field(ge=1, le=128_000)] = 1024
+    tokenizer: str = "o200k_base"
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    filters: AnyFilter | None = None
+    as_of: Moment | None = None
+    snapshot: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    max_staleness: Duration | None = None
+    on_stale: Literal["flag", "drop", "error"] = "flag"
+    on_insufficient: Literal["empty", "return"] = "empty"
+    compression: Literal["none", "sentences"] = "sentences"
+    min_score: float | None = None
+    include: Annotated[list[Literal["explain", "dropped"]], Field(max_length=8)] = []
+
+
+class IntervalSchedule(Request):
+    """Run again after this time."""
+
+    interval: Duration
+
+
+class CronSchedule(Request):
+    """Run at these times of a time zone."""
+
+    cron: Annotated[str, StringConstraints(min_length=9, max_length=128)]
+    timezone: str = "UTC"
+
+
+class SourceRequest(Request):
+    """A place to watch. Its first sync is queued at once."""
+
+    collection: Name
+    kind: Literal["files"] = "files"
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    options: dict[str, Any] = {}
+    watch: bool = False
+    schedule: IntervalSchedule | CronSchedule | None = None
+    freshness_sla: Duration | None = None
+    access: list[Principal] | None = None
+    metadata: Metadata = {}
+
+
+class SourceChange(Request):
+    """What of a source shall be changed."""
+
+    options: dict[str, Any] | None = None
+    watch: bool | None = None
+    schedule: IntervalSchedule | CronSchedule | None = None
+    freshness_sla: Duration | None = None
+    paused: bool | None = None
+
+
+class CollectionRequest(Request):
+    """A named set of documents; `access` is the default access list of its documents."""
+
+    name: Name
+    access: Annotated[list[Principal], Field(min_length=1)] = ["public"]
+
+
+class CollectionChange(Request):
+    """What of a collection shall be changed; `access` counts for documents that come from now on."""
+
+    access: Annotated[list[Principal], Field(min_length=1)]
+
+
+class JobRequest(Request):
+    """Work to be done: sync a source, verify or compact the indexes."""
+
+    kind: Literal["sync", "verify", "compact"]
+    source: str | None = None
+    approve_deletions: Annotated[int, Field(ge=0)] = 0
+
+
+class SyncRequest(Request):
+    """Options of a sync. `approve_deletions` lets that many withheld deletions pass: a ceiling."""
+
+    approve_deletions: Annotated[int, Field(ge=0)] = 0
+
+
+class SpanOut(BaseModel):
+    """Half-open range of code points of the version's text."""
+
+    char_start: int
+    char_end: int
+
+
+class LegOut(BaseModel):
+    """Rank (null: not among this leg's best) and raw score of one leg."""
+
+    rank: int | None
+    score: float
+
+
+class ScoresOut(BaseModel):
+    """The parts of a score."""
+
+    dense: LegOut | None
+    lexical: LegOut | None
+    fused: float
+    rerank: float | None
+
+
+class DocumentRef(BaseModel):
+    """A document as a passage names it."""
+
+    id: str
+    title: str
+    uri: str
+    collection: str
+    media_type: str
+
+
+class VersionRef(BaseModel):
+    """A version as a passage names it."""
+
+    id: str
+    ordinal: int
+    sha256: str
+    valid_from: datetime
+    valid_to: datetime | None
+    is_current: bool
+
+
+class LocationOut(BaseModel):
+    """Where a quote stands in its version."""
+
+    spans: list[SpanOut]
+    page_start: int | None
+    page_end: int | None
+    heading_path: list[str]
+
+
+class CitationRef(BaseModel):
+    """Where a passage can be resolved, now and later."""
+
+    url: str
+    quote: str
+    quote_sha256: str
+
+
+class FreshnessOut(BaseModel):
+    """Four times, age, SLA and verdict."""
+
+    source_modified_at: datetime
+    ingested_at: datetime
+    indexed_at: datetime
+    last_verified_at: datetime
+    age_s: int
+    sla_s: int
+    status: Literal["fresh", "stale", "unverified", "superseded", "deleted_at_source"]
+
+
+class ResultOut(BaseModel):
+    """One passage of the context."""
+
+    ref: int
+    id: str
+    text: str
+    score: float
+    scores: ScoresOut
+    document: DocumentRef
+    version: VersionRef
+    location: LocationOut
+    citation: CitationRef
+    freshness: FreshnessOut
+    metadata: dict[str, Any]
+    explain: dict[str, Any] | None = None
+
+
+class SnapshotOut(BaseModel):
+    """The one state that the answer comes from."""
+
+    id: str
+    generation: str
+    seq: int
+    as_of: datetime | None
+    committed_at: datetime
+
+
+class SufficiencyOut(BaseModel):
+    """Whether the answer is here."""
+
+    on_topic: float
+    sufficient: float
+    verdict: Literal["answerable", "weak", "none"]
+
+
+class UsageOut(BaseModel):
+    """Tokens spent and saved."""
+
+    context_tokens: int
+    candidate_tokens: int
+    baseline_tokens: int
+    saved_tokens: int
+    baseline: str
+    tokenizer: str
+
+
+class DroppedOut(BaseModel):
+    """What was left out, and why."""
+
+    id: str
+    reason: Literal["budget", "duplicate", "stale", "threshold"]
+
+
+class RetrieveResponse(BaseModel):
+    """A grounded context with its citations."""
+
+    id: str
+    object: Literal["retrieval"]
+    query: str
+    snapshot: SnapshotOut
+    context: str
+    results: list[ResultOut]
+    sufficiency: SufficiencyOut
+    usage: UsageOut
+    dropped: list[DroppedOut] | None = None
+    timings_ms: dict[str, float]
+    warnings: list[str]
+
+
+class CitationOut(BaseModel):
+    """A resolved citation."""
+
+    id: str
+    quote: str
+    quote_sha256: str
+    spans: list[SpanOut]
+    document: DocumentRef
+    version: VersionRef
+    location: LocationOut
+    freshness: FreshnessOut
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document; `hint` says what to do next."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str
