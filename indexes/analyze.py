@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Analyzer:
     id = "standard-1"
 
     def __init__(self) -> None:
-        self._cache: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._words: dict[str, _Words] = {}
         self._stemmers = threading.local()  # a Snowball stemmer holds state and must not be shared between threads
 
     def terms(self, text: str, *, lang: str | None = None) -> list[str]:
@@ -112,20 +113,14 @@ class Analyzer:
         None, follow their script (Latin: English). A text of stop words only returns them. A term is at most
         64 characters and holds no white space.
         """
-        cache = self._cache.setdefault(lang or "", {})
-        result: list[str] = []
-        for token in _tokens(text):
-            found = cache.get(token)
-            if found is None:
-                found = self._analyse(token, lang, keep_stops=False)
-                if len(cache) >= _CACHE_LIMIT:
-                    cache.clear()
-                if len(token) <= MAX_TERM_LENGTH:
-                    cache[token] = found
-            result += found
-        if result:
+        words = self._words.get(lang or "")
+        if words is None:
+            words = self._words.setdefault(lang or "", _Words(self._analyse, lang))
+        tokens = _tokens(text)
+        result = list(chain.from_iterable(map(words.__getitem__, tokens)))
+        if result or not tokens:
             return result
-        return [term for token in _tokens(text) for term in self._analyse(token, lang, keep_stops=True)]
+        return [term for token in tokens for term in self._analyse(token, lang, keep_stops=True)]
 
     def query_terms(self, text: str, *, langs: Sequence[str | None] = (None,)) -> list[str]:
         """The distinct terms of a question put to a collection whose documents are in `langs`, in order."""
@@ -159,6 +154,22 @@ class Analyzer:
             stemmer = Stemmer.Stemmer(algorithm, 0)
             setattr(self._stemmers, algorithm, stemmer)
         return stemmer
+
+
+class _Words(dict[str, tuple[str, ...]]):
+    """Token -> terms for one language, filled on demand: analysing a word is slow, and few words are new."""
+
+    def __init__(self, analyse: Callable[..., tuple[str, ...]], lang: str | None) -> None:
+        super().__init__()
+        self._analyse, self._lang = analyse, lang
+
+    def __missing__(self, token: str) -> tuple[str, ...]:
+        terms = self._analyse(token, self._lang, keep_stops=False)
+        if len(self) >= _CACHE_LIMIT:
+            self.clear()
+        if len(token) <= MAX_TERM_LENGTH:
+            self[token] = terms
+        return terms
 
 
 def detect_language(text: str) -> str | None:
@@ -224,8 +235,7 @@ def _parts_of(folded: str, token: str) -> Iterator[str]:
         yield from (piece.replace("'", "") for piece in split)
     if not token.islower() and not token.isupper():
         camel = [piece for part in _PARTS.split(token) for piece in _CAMEL.split(part)]
-        if min(map(len, camel), default=0) >= 2:  # not GmbH, iPhone
-            yield from (piece.casefold() for piece in camel if piece.isalnum())
+        yield from (piece.casefold() for piece in camel if len(piece) >= 3 and piece.isalnum())
 
 
 def _ungrouped(number: str) -> str:

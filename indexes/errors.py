@@ -9,7 +9,7 @@ RagsvcError                    base of every error of the project: message, hint
 |   |-- StorageFailed          the disk refused a write
 |   `-- DimensionMismatch      a vector of the wrong width
 |-- QueryInvalid               a query or filter that cannot mean anything
-|-- EmbedderError
+`-- EmbedderError
     |-- ModelMissing           the embedding model is not installed
     `-- ModelDamaged           the weights do not have the pinned hash
 """
@@ -72,7 +72,7 @@ class StorageFailed(EngineError):
 class DimensionMismatch(EngineError):
     """A vector has the wrong number of dimensions for this generation."""
 
-    hint = "The generation was built with another model: use that model, or reindex."
+    hint = "The generation was built with another model: use that model, or make a new collection."
 
 
 class QueryInvalid(RagsvcError):

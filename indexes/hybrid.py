@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +19,34 @@ from indexes.rowhash import hash_of
 from indexes.state import State
 from indexes.stats import Rows, Scores, score_rows
 
-Place = tuple[int, int]
-"""Number of the piece, and row in it."""
+_UNRANKED = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a leg looks at a piece: for the best rows, and for the scores of given rows."""
+
+    top: Callable[[Piece, RowSet], Rows]
+    scores: Callable[[Piece, Rows], Scores]
 
 
 @dataclass(frozen=True, slots=True)
 class _Leg:
-    """One way to look: the best rows of a piece, and the score of any row."""
+    """What a leg found: per piece its ranked rows. `way` is None when it was not asked."""
 
-    top: Callable[[Piece, RowSet], Rows]
-    scores: Callable[[Piece, Rows], Scores]
+    way: _Way | None
+    ranked: list[dict[int, LegScore]]
+
+    def of(self, number: int, piece: Piece, rows: list[int]) -> Sequence[LegScore | None]:
+        """The leg's score for each of these rows of a piece: what it ranked, and the exact score of the others."""
+        if self.way is None:
+            return [None] * len(rows)
+        scores = self.ranked[number]
+        missing = [row for row in rows if row not in scores]
+        if missing:
+            exact = self.way.scores(piece, np.array(missing, np.int64)).tolist()
+            scores = scores | {row: LegScore(score, None) for row, score in zip(missing, exact, strict=True)}
+        return [scores[row] for row in rows]
 
 
 class HybridSearcher:
@@ -49,19 +68,13 @@ class HybridSearcher:
         """
         _check(query, self._state.generation)
         allowed = self._state.allowed.of(query)
-        dense, lexical = self._dense(query), self._lexical(query)
-        dense_ranks = {} if dense is None else self._ranked(dense, allowed, query.limit)
-        lexical_ranks = {} if lexical is None else self._ranked(lexical, allowed, query.limit)
-        places = list(dense_ranks | lexical_ranks)
-        hits = [
-            Hit(self._state.pieces[piece].chunk_id(row), *self._state.owner(self._state.pieces[piece], row), d, b)
-            for (piece, row), d, b in zip(
-                places,
-                self._scored(dense, dense_ranks, places),
-                self._scored(lexical, lexical_ranks, places),
-                strict=True,
-            )
-        ]
+        dense = self._leg(self._dense(query), allowed, query.limit)
+        lexical = self._leg(self._lexical(query), allowed, query.limit)
+        hits = []
+        for number, piece in enumerate(self._state.pieces):
+            rows = sorted({row for leg in (dense, lexical) for row in leg.ranked[number]})
+            if rows:
+                hits += self._hits(piece, rows, dense.of(number, piece, rows), lexical.of(number, piece, rows))
         return tuple(sorted(hits, key=_by_best_rank))
 
     def scan(self) -> Iterator[tuple[str, str, str]]:
@@ -69,53 +82,56 @@ class HybridSearcher:
         for piece in self._state.pieces:
             for row in np.flatnonzero(alive(piece, self._state.versions)).tolist():
                 version_id, _ = self._state.owner(piece, row)
-                yield piece.chunk_id(row), version_id, hash_of(piece.sorted_terms(row), piece.vectors[row])
+                yield piece.chunk_ids[row], version_id, hash_of(piece.sorted_terms(row), piece.vectors[row])
 
-    def _dense(self, query: Query) -> _Leg | None:
+    def _dense(self, query: Query) -> _Way | None:
         if query.vector is None:
             return None
         vector = np.ascontiguousarray(query.vector, np.float32)
-        return _Leg(
+        return _Way(
             top=lambda piece, rows: dense_top(piece.vectors, piece.dense, vector, query.limit, rows),
             scores=lambda piece, rows: dense_scores(piece.vectors, vector, rows),
         )
 
-    def _lexical(self, query: Query) -> _Leg | None:
+    def _lexical(self, query: Query) -> _Way | None:
         if not query.terms:
             return None
         weights = self._state.weights(query.terms)
-        return _Leg(
+        return _Way(
             top=lambda piece, rows: lexical_top(piece, weights, query.limit, rows),
             scores=lambda piece, rows: score_rows(piece, weights, rows),
         )
 
-    def _ranked(self, leg: _Leg, allowed: Iterable[RowSet], limit: int) -> dict[Place, LegScore]:
-        """The best places over all pieces, best first."""
-        found: list[tuple[float, str, Place]] = []
+    def _leg(self, way: _Way | None, allowed: Iterable[RowSet], limit: int) -> _Leg:
+        """The best rows over all pieces, ranked; ties by chunk id."""
+        found: list[tuple[float, str, int, int]] = []
         for number, (piece, rows) in enumerate(zip(self._state.pieces, allowed, strict=True)):
-            top = leg.top(piece, rows)
-            scores = leg.scores(piece, top).tolist()
-            found.extend(
-                (-score, piece.chunk_id(row), (number, row)) for row, score in zip(top.tolist(), scores, strict=True)
-            )
+            if way is not None:
+                top = way.top(piece, rows)
+                names, scores = piece.chunk_ids, way.scores(piece, top).tolist()
+                found += [(-s, names[row], number, row) for row, s in zip(top.tolist(), scores, strict=True)]
         found.sort()
-        return {place: LegScore(-score, rank) for rank, (score, _, place) in enumerate(found[:limit], 1)}
+        leg = _Leg(way, [{} for _ in self._state.pieces])
+        for rank, (score, _, number, row) in enumerate(found[:limit], 1):
+            leg.ranked[number][row] = LegScore(-score, rank)
+        return leg
 
-    def _scored(self, leg: _Leg | None, ranks: dict[Place, LegScore], places: list[Place]) -> Iterator[LegScore | None]:
-        """The leg's score for every place: what it ranked, and the exact score of the others."""
-        if leg is None:
-            return iter([None] * len(places))
-        scores = dict(ranks)
-        for number, piece in enumerate(self._state.pieces):
-            rows = [row for home, row in places if home == number and (home, row) not in ranks]
-            exact = leg.scores(piece, np.array(rows, np.int64)).tolist() if rows else []
-            scores.update({(number, row): LegScore(score, None) for row, score in zip(rows, exact, strict=True)})
-        return (scores[place] for place in places)
+    def _hits(
+        self, piece: Piece, rows: list[int], dense: Sequence[LegScore | None], lexical: Sequence[LegScore | None]
+    ) -> list[Hit]:
+        versions, documents = self._state.versions, self._state.documents
+        ordinals = piece.row_version[rows]
+        owners = versions.document[ordinals].tolist()
+        return [
+            Hit(piece.chunk_ids[row], versions.ids[ordinal], documents.ids[owner], d, b)
+            for row, ordinal, owner, d, b in zip(rows, ordinals.tolist(), owners, dense, lexical, strict=True)
+        ]
 
 
 def _by_best_rank(hit: Hit) -> tuple[int, str]:
-    ranks = [leg.rank for leg in (hit.dense, hit.lexical) if leg is not None and leg.rank is not None]
-    return min(ranks), hit.chunk_id
+    dense = hit.dense.rank if hit.dense is not None else None
+    lexical = hit.lexical.rank if hit.lexical is not None else None
+    return min(dense or _UNRANKED, lexical or _UNRANKED), hit.chunk_id
 
 
 def _check(query: Query, generation: Generation) -> None:

@@ -9,6 +9,7 @@ process), and a term is indexed as its number, so it may hold anything.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -21,7 +22,7 @@ from indexes.errors import SegmentDamaged, StorageFailed
 from indexes.postings import Terms
 from indexes.stats import Rows, TermRows, Weights, best, idf, score_all, score_rows
 
-EXACT_POSTINGS: Final = 100_000
+EXACT_POSTINGS: Final = 60_000
 """Up to so many postings of the query's terms, scoring all of them is as fast as asking tantivy."""
 MAX_FETCH: Final = 2_000
 """With a filter so strict that more candidates than this are needed, scoring all postings is faster."""
@@ -118,16 +119,16 @@ def _proven(source: TermRows, index: LexicalIndex, weights: Weights, limit: int,
 
 def write_lexical(folder: Path, terms: Terms) -> None:
     """Build the index in an existing, empty folder. Raises StorageFailed."""
-    names = [str(number) for number in range(len(terms.vocabulary))]
+    numbers = np.repeat(terms.ids, terms.counts)
+    ends = np.cumsum(terms.lengths, dtype=np.int64).tolist()
     try:
         index = tantivy.Index(_schema(), path=str(folder), reuse=False)
         # One thread and one commit make as few tantivy segments as possible.
         writer = index.writer(heap_size=WRITER_HEAP, num_threads=1)
-        for row in range(len(terms)):
-            part = slice(terms.offsets[row], terms.offsets[row + 1])
-            numbers = np.repeat(terms.ids[part], terms.counts[part]).tolist()
+        for row, (start, end) in enumerate(pairwise([0, *ends])):
             document = tantivy.Document()
-            document.add_text(TERMS, " ".join([names[number] for number in numbers]))
+            # The fastest way to write a list of numbers with blanks between them.
+            document.add_text(TERMS, str(numbers[start:end].tolist())[1:-1].replace(",", ""))
             document.add_unsigned(ROW, row)
             writer.add_document(document)
         writer.commit()

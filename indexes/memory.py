@@ -6,6 +6,7 @@ count of every reader, and an array that is full is replaced, not resized, so re
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from indexes.dense import DenseIndex
 from indexes.lexical import LexicalIndex
 from indexes.model import Chunk, Matrix
+from indexes.postings import Terms
 from indexes.stats import Posting
 from indexes.versions import Mask
 
@@ -48,6 +50,35 @@ class _Posting:
 _NONE: Posting = (np.zeros(0, np.int32), np.zeros(0, np.uint32))
 
 
+class _TermTable:
+    """The terms of all rows, both ways. `ids[ends[r]:ends[r + 1]]` are the terms of row `r`."""
+
+    __slots__ = ("counts", "ends", "ids", "names", "numbers", "postings")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.postings: list[_Posting] = []
+        self.ids = array("I")
+        self.counts = array("I")
+        self.ends = [0]
+
+    def add(self, row: int, terms: Sequence[str]) -> None:
+        for term, count in Counter(terms).items():
+            number = self.numbers.get(term)
+            if number is None:
+                number = len(self.postings)
+                self.names.append(term)
+                self.postings.append(_Posting())  # before its number: a reader may look it up at once
+                self.numbers[term] = number
+            self.ids.append(number)
+            self.counts.append(count)
+            posting = self.postings[number]
+            posting.rows.append(row)
+            posting.counts.append(count)
+        self.ends.append(len(self.ids))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryPiece:
     """The first `count` rows of a memory, as a reader sees them."""
@@ -58,8 +89,9 @@ class MemoryPiece:
     vectors: Matrix
     lengths: NDArray[np.int32]
     chunks: list[Chunk]
-    """Shared with later pieces: only the first `count` belong to this one."""
-    _postings: dict[str, _Posting]
+    """Shared with later pieces, like all that follows: only the first `count` belong to this one."""
+    chunk_ids: list[str]
+    _terms: _TermTable
 
     @property
     def dense(self) -> DenseIndex | None:
@@ -73,16 +105,20 @@ class MemoryPiece:
 
     def posting(self, term: str) -> Posting:
         """Where a term stands."""
-        found = self._postings.get(term)
-        return _NONE if found is None else found.up_to(self.count)
+        number = self._terms.numbers.get(term)
+        return _NONE if number is None else self._terms.postings[number].up_to(self.count)
+
+    def terms(self) -> Terms:
+        """The terms of all rows, as a segment keeps them."""
+        table = self._terms
+        end = table.ends[self.count]
+        ids, counts = (np.frombuffer(column[:end], np.uint32) for column in (table.ids, table.counts))
+        vocabulary = tuple(table.names)
+        return Terms(vocabulary, np.array(table.ends[: self.count + 1], np.int64), ids, counts)
 
     def open_df(self, term: str, is_open: Mask) -> int:
         """How many of the open rows hold a term."""
         return int(np.count_nonzero(is_open[self.posting(term)[0]]))
-
-    def chunk_id(self, row: int) -> str:
-        """Id of the chunk in a row."""
-        return self.chunks[row].id
 
     def sorted_terms(self, row: int) -> list[str]:
         """The terms of a row with repeats, sorted."""
@@ -99,11 +135,11 @@ class Memory:
         self._lengths = np.zeros(FIRST_ROWS, np.int32)
         self._vectors: Matrix = np.zeros((FIRST_ROWS, dimensions), np.float32)
         self._chunks: list[Chunk] = []
-        self._postings: dict[str, _Posting] = {}
+        self._chunk_ids: list[str] = []
+        self._terms = _TermTable()
 
     def append(self, chunks: Sequence[Chunk], *, version: int, home: int) -> None:
         """Take the rows of one put. They are part of later pieces, and alive while the version has this home."""
-        del self._chunks[self._count :]
         self._make_room(self._count + len(chunks))
         for row, chunk in enumerate(chunks, self._count):
             self._row_version[row] = version
@@ -111,12 +147,8 @@ class Memory:
             self._lengths[row] = len(chunk.terms)
             self._vectors[row] = chunk.vector
             self._chunks.append(chunk)
-            for term, times in Counter(chunk.terms).items():
-                posting = self._postings.get(term)
-                if posting is None:
-                    posting = self._postings[term] = _Posting()
-                posting.rows.append(row)
-                posting.counts.append(times)
+            self._chunk_ids.append(chunk.id)
+            self._terms.add(row, chunk.terms)
         self._count += len(chunks)
 
     def piece(self) -> MemoryPiece:
@@ -129,7 +161,8 @@ class Memory:
             self._vectors[:count],
             self._lengths[:count],
             self._chunks,
-            self._postings,
+            self._chunk_ids,
+            self._terms,
         )
 
     def _make_room(self, rows: int) -> None:

@@ -87,9 +87,10 @@ class SealedPiece:
         number = self.segment.contents.terms.term_ids.get(term)
         return 0 if number is None else int(self.df[number])
 
-    def chunk_id(self, row: int) -> str:
-        """Id of the chunk in a row."""
-        return self.segment.contents.chunk_ids[row]
+    @property
+    def chunk_ids(self) -> Sequence[str]:
+        """Id of the chunk in each row."""
+        return self.segment.contents.chunk_ids
 
     def sorted_terms(self, row: int) -> list[str]:
         """The terms of a row with repeats, sorted."""
@@ -141,7 +142,7 @@ def gather(pieces: Sequence[Piece], versions: Versions) -> Contents | None:
     owners = np.concatenate([piece.row_version[rows] for piece, rows in chosen])
     ordinals, version = np.unique(owners, return_inverse=True)
     return Contents(
-        chunk_ids=tuple(piece.chunk_id(row) for piece, rows in chosen for row in rows.tolist()),
+        chunk_ids=tuple(piece.chunk_ids[row] for piece, rows in chosen for row in rows.tolist()),
         version_ids=tuple(versions.ids[ordinal] for ordinal in ordinals.tolist()),
         version=version.astype(np.int32),
         ordinal=np.concatenate([_chunk_ordinals(piece, rows) for piece, rows in chosen]),
@@ -159,4 +160,4 @@ def _chunk_ordinals(piece: Piece, rows: NDArray[np.int64]) -> NDArray[np.int32]:
 def _terms(piece: Piece, rows: NDArray[np.int64]) -> tuple[Terms, NDArray[np.int64]]:
     if isinstance(piece, SealedPiece):
         return piece.segment.contents.terms, rows
-    return Terms.of([piece.chunks[row].terms for row in rows.tolist()]), np.arange(len(rows))
+    return piece.terms(), rows

@@ -102,6 +102,10 @@ class Terms:
         part = slice(offsets[number], offsets[number + 1])
         return rows[part], counts[part]
 
+    def prepare(self) -> None:
+        """Work out now what the first query would wait for."""
+        _ = (self.lengths, self.term_ids, self._inverted)
+
     @cached_property
     def _inverted(self) -> tuple[Offsets, NDArray[np.int32], Ids]:
         order = np.argsort(self.ids, kind="stable")

@@ -94,6 +94,7 @@ def read_segment(folder: Path, expected: Stamp, *, generation_id: str) -> Segmen
         contents, dense = _load(folder)
     except (ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
         raise SegmentDamaged(f"Segment {folder.name}: its row table cannot be read ({error}).") from error
+    contents.terms.prepare()
     lexical = read_lexical(folder / LEXICAL, contents.terms)
     counts = {len(contents.chunk_ids), len(dense), len(lexical), len(contents.terms), manifest["rows"]}
     if len(counts) != 1:

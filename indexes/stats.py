@@ -60,29 +60,34 @@ def weigh(terms: Sequence[str], *, rows: int, length: int, df: Callable[[str], i
 
 def score_all(source: TermRows, weights: Weights) -> Scores:
     """BM25 of every row, shape (rows,); 0 where no term stands."""
-    scores = np.zeros(len(source.lengths))
+    norms = _norms(source.lengths, weights)
+    scores = np.zeros(len(norms))
     for term, weight in weights.terms:
         rows, counts = source.posting(term)
-        scores[rows] += _share(counts, source.lengths[rows], weight, weights.average_length)
+        scores[rows] += _share(counts, norms[rows], weight)
     return scores
 
 
 def score_rows(source: TermRows, weights: Weights, rows: Rows) -> Scores:
     """BM25 of these rows, shape (len(rows),): bit for bit what `score_all` says of them."""
-    scores = np.zeros(len(rows))
-    lengths = source.lengths[rows]
+    norms = _norms(source.lengths[rows], weights)
+    scores = np.zeros(len(norms))
     for term, weight in weights.terms:
         holders, counts = source.posting(term)
         if len(holders):
             place = np.minimum(np.searchsorted(holders, rows), len(holders) - 1)
             here = holders[place] == rows
-            scores[here] += _share(counts[place[here]], lengths[here], weight, weights.average_length)
+            scores[here] += _share(counts[place[here]], norms[here], weight)
     return scores
 
 
-def _share(counts: NDArray[np.integer], lengths: NDArray[np.int32], weight: float, average: float) -> Scores:
+def _norms(lengths: NDArray[np.int32], weights: Weights) -> Scores:
+    return np.asarray(K1 * (1.0 - B + B * (lengths / weights.average_length)))
+
+
+def _share(counts: NDArray[np.integer], norms: Scores, weight: float) -> Scores:
     frequency = counts.astype(np.float64)
-    return weight * (frequency * (K1 + 1.0)) / (frequency + K1 * (1.0 - B + B * (lengths / average)))
+    return np.asarray(weight * (K1 + 1.0) * frequency / (frequency + norms))
 
 
 def best(scores: NDArray[np.floating], limit: int, *, slack: float = 0.0) -> Rows:

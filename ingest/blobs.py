@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 
+from indexes.durable import make_folder, sync_folder
 from indexes.errors import StorageFailed
 from ingest.errors import NotFound
 
@@ -26,19 +28,16 @@ class FolderBlobStore:
         path = self.path(sha256)
         aside = path.with_name(f".{sha256}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with aside.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             aside.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(path.parent)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
             raise StorageFailed(f"The pushed document could not be stored: {error.strerror}.") from error
         return sha256
 

@@ -39,9 +39,13 @@ class Same:
 
 
 class Moved:
-    """Documents that are missing at their place and may turn up at another, by content."""
+    """Documents that are missing at their place and may turn up at another, by content.
+
+    `pending` says that a new item is still being written: it may be one of them.
+    """
 
     def __init__(self, missing: Iterable[Document]) -> None:
+        self.pending = False
         self._by_content: dict[Content, list[Document]] = {}
         for document in missing:
             self._by_content.setdefault((document.content_sha256, document.media_type), []).append(document)
@@ -94,7 +98,8 @@ class Drafting:
         push = self.push
         if push is not None:
             metadata.update(push.metadata)
-        access = (push.access if push else None) or self.source.access or self.default_access
+        stated = (push.access if push else None, self.source.access, self.default_access)
+        access = next(names for names in stated if names is not None)  # an empty list means nobody, not the default
         return Draft(
             uri=item.uri,
             title=(push.title if push and push.title else None) or parsed.title or title_of(item.uri),

@@ -14,6 +14,7 @@ import numpy as np
 from indexes.model import Matrix, Span, Vector
 from indexes.protocols import Embedder
 from ingest.catalog.ids import vector_key
+from ingest.catalog.rows import as_stored
 from ingest.model import ChunkDraft, Draft, Embedded
 
 
@@ -47,13 +48,14 @@ class EmbeddingPass:
         new_texts = [unique[key] for key in missing]
         new = self.embedder.encode(new_texts)
         known_rows = len(matrix)
-        every = np.concatenate([matrix, new]) if known_rows else new
+        # Chunk vectors come from what the catalogue keeps, so that a rerun that finds them there gives the same bytes.
+        every = np.concatenate([matrix, as_stored(new)])
         at = rows | {key: known_rows + number for number, key in enumerate(missing)}
         owned = self._owners(keys, set(missing))
         return tuple(
             Embedded(
                 chunk_vectors=chunk_vectors(draft.chunks, draft.sentences, every[[at[key] for key in ks]]),
-                fresh={key: every[at[key]] for key in mine},
+                fresh={key: new[at[key] - known_rows] for key in mine},
                 tokens=self.embedder.count_tokens([unique[key] for key in mine]),
             )
             for draft, ks, mine in zip(drafts, keys, owned, strict=True)

@@ -99,6 +99,8 @@ class NotFound(IngestError):
 class Conflict(IngestError):
     """The request contradicts what is already there."""
 
+    hint = "Change the request, or first change what is there: the detail names it."
+
 
 class CatalogUnsafe(IngestError):
     """This SQLite library can lose committed writes (3.7.0 to 3.51.2 in WAL mode)."""
@@ -108,3 +110,5 @@ class CatalogUnsafe(IngestError):
 
 class LeaseLost(IngestError):
     """Another worker has taken this job over."""
+
+    hint = "Nothing: the other worker goes on with it."

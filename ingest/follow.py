@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 
 from indexes.analyze import Analyzer
-from indexes.model import Chunk, Close, Describe, Drop, Generation, Op, Problem, Put
+from indexes.errors import GenerationUnknown, StorageFailed
+from indexes.model import FOREVER, Chunk, Close, Describe, Drop, Generation, Op, Problem, Put
 from indexes.protocols import Engine, IndexWriter, Searcher
 from indexes.rowhash import row_hash
 from ingest.catalog.catalog import Catalog
@@ -30,6 +32,7 @@ class _Followed:
         self.generation = generation
         self.writer = writer
         self.lock = threading.Lock()
+        self.publishing = threading.Lock()  # not `lock`: pins go on while segments are written
         self.unpublished = 0
         self.changed_at = monotonic()
 
@@ -43,13 +46,28 @@ class Follower:
         self._analyzer = analyzer
         self._writable = writable
         self._followed: dict[str, _Followed] = {}
+        self._standing_in: dict[str, Searcher] = {}
         self._lock = threading.Lock()
 
     def pin(self, generation_id: str) -> Searcher:
-        """The state of a generation that holds everything committed before this call. Raises NotFound."""
-        followed = self._of(generation_id)
-        self.catch_up(followed)
-        return self._engine.pin(generation_id)
+        """The state of a generation that holds everything committed before this call. Raises NotFound.
+
+        While the generation is rebuilt: the state from before.
+        """
+        while True:
+            standing_in = self._standing_in.get(generation_id)
+            if standing_in is not None:
+                return standing_in
+            followed = self._of(generation_id)
+            self.catch_up(followed)
+            try:
+                searcher = self._engine.pin(generation_id)
+            except GenerationUnknown:
+                if self._followed.get(generation_id) is followed:
+                    raise
+                continue  # a rebuild began
+            if self._followed.get(generation_id) is followed:
+                return searcher
 
     def _of(self, generation_id: str) -> _Followed:
         with self._lock:
@@ -81,10 +99,12 @@ class Follower:
                 followed.changed_at = monotonic()
 
     def ops(self, entries: Sequence[Change], generation: Generation) -> list[Op]:
-        """What the entries come to, as the catalogue stands now: later entries only repeat it.
+        """What the entries come to.
 
-        Puts come before closes, so no document is unfindable in between.
+        A version that a later entry closes is still open here, as its successor is not there yet: at each step
+        a document is findable once. All else is as the catalogue stands now; later entries only repeat it.
         """
+        last = entries[-1].seq
         described = list(dict.fromkeys(entry.document_id for entry in entries))
         documents = self._catalog.changes.documents(described)
         ops: list[Op] = [Describe(document.id, document.access, document.metadata) for document in documents.values()]
@@ -94,7 +114,7 @@ class Follower:
         stored = self._catalog.changes.chunks_of(put, generation_id=generation.id)
         for version_id in put:
             if version_id in states:
-                ops.append(self._put(version_id, states[version_id], stored[version_id]))
+                ops.append(self._put(version_id, _as_of(states[version_id], last), stored[version_id]))
         for version_id in dict.fromkeys(closed):
             if version_id in states:
                 state = states[version_id]
@@ -144,20 +164,28 @@ class Follower:
                 self._publish(followed)
 
     def _publish(self, followed: _Followed) -> None:
-        with followed.lock:
-            followed.writer.publish()
-            followed.unpublished = 0
-            while followed.writer.merge():
-                pass
+        with followed.publishing:
+            if self._followed.get(followed.generation.id) is not followed:
+                return  # rebuilt meanwhile: these files are not ours any more
+            with followed.lock:
+                waiting, followed.unpublished = followed.unpublished, 0
+            try:
+                followed.writer.publish()
+                while followed.writer.merge():
+                    pass
+            except StorageFailed:
+                followed.unpublished += waiting
+                raise
 
     def _all(self) -> list[_Followed]:
         return [self._of(generation.id) for generation in self._catalog.collections.generations()]
 
     def check(self, generation: Generation) -> tuple[Problem, ...]:
         """Whether catalogue, dense and lexical index hold the same, and every stored byte is sound."""
+        searcher = self.pin(generation.id)
         problems = list(self._engine.check(generation.id))
-        held = {chunk_id: row for chunk_id, _, row in self.pin(generation.id).scan()}
-        wanted = dict(self._wanted(generation))
+        held = {chunk_id: row for chunk_id, _, row in searcher.scan()}
+        wanted = dict(self._wanted(generation, searcher.snapshot.seq))
         stale = {chunk_id for chunk_id in wanted.keys() & held.keys() if wanted[chunk_id] != held[chunk_id]}
         for what, ids in (
             ("missing from the index", wanted.keys() - held.keys()),
@@ -170,28 +198,42 @@ class Follower:
                 )
         return tuple(problems)
 
-    def _wanted(self, generation: Generation) -> Iterator[tuple[str, str]]:
-        """(chunk id, row hash) of everything the catalogue says the index must hold."""
+    def _wanted(self, generation: Generation, seq: int) -> Iterator[tuple[str, str]]:
+        """(chunk id, row hash) of everything that an index at `seq` must hold."""
         version_ids = self._catalog.changes.version_ids(generation.id)
         for start in range(0, len(version_ids), _BATCH):
             part = version_ids[start : start + _BATCH]
             states = self._catalog.changes.version_states(part)
             stored = self._catalog.changes.chunks_of(part, generation_id=generation.id)
-            for version_id in part:
+            for version_id in (name for name in part if states[name].recorded_seq <= seq):
                 for chunk in self._put(version_id, states[version_id], stored[version_id]).chunks:
                     yield chunk.id, row_hash(chunk)
 
     def rebuild(self, generation: Generation) -> None:
-        """Throw the indexes of a generation away and make them again from the catalogue; nothing is embedded."""
-        with self._lock:
-            self._followed.pop(generation.id, None)
-        self._engine.remove(generation.id)
-        followed = self._of(generation.id)
-        self.catch_up(followed)
-        self._publish(followed)
+        """Throw the indexes of a generation away and make them again from the catalogue; nothing is embedded.
+
+        Meanwhile the old state is served.
+        """
+        old = self._of(generation.id)
+        self._standing_in[generation.id] = self.pin(generation.id)
+        try:
+            with old.publishing, self._lock:
+                self._followed.pop(generation.id, None)
+                self._engine.remove(generation.id)
+            followed = self._of(generation.id)
+            self.catch_up(followed)
+            self._publish(followed)
+        finally:
+            del self._standing_in[generation.id]
+
+
+def _as_of(state: VersionState, seq: int) -> VersionState:
+    """The version as it was before a later entry closed it."""
+    return replace(state, valid_to=FOREVER, closed_seq=FOREVER) if FOREVER > state.closed_seq > seq else state
 
 
 def indexed_text(title: str, text: StoredText, chunk: StoredChunk) -> str:
     """What the lexical leg reads of a chunk: its document's title, the headings above it, and its text."""
-    above = "\n".join((title, *chunk.draft.heading_path))
-    return f"{above}\n{text.text[chunk.draft.span.start : chunk.draft.span.end]}"
+    own = text.text[chunk.draft.span.start : chunk.draft.span.end]
+    above = dict.fromkeys((title, *chunk.draft.heading_path))
+    return "\n".join((*(heading for heading in above if not own.startswith(heading)), own))

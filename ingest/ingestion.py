@@ -24,6 +24,8 @@ from ingest.run import Run
 class PushFailed(IngestError):
     """The pushed document could not be ingested."""
 
+    hint = "Mend the document and push it again."
+
 
 class IndexesDisagree(IngestError):
     """Catalogue and indexes do not hold the same."""

@@ -113,11 +113,15 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """A version's normalised text with its outline and sentence spans, as recorded."""
+    """A version's normalised text with its outline and sentence spans, as recorded.
+
+    `headings` says from which offset on which headings stand above the text (outline.heading_paths).
+    """
 
     version_id: str
     text: str
     blocks: tuple[Block, ...]
+    headings: tuple[tuple[int, tuple[str, ...]], ...]
     sentences: tuple[Span, ...]
 
 

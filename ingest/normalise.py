@@ -28,7 +28,10 @@ _INVISIBLE = re.compile(
 )
 # Arabic and Syriac, Mongolian, and the Indic and South-East Asian scripts shape letters with joiners.
 _JOINING = "\u0620-\u06ff\u0700-\u08ff\u0900-\u109f\u1780-\u17d3\u1820-\u18aa"
-_EMOJI = "\u00a9\u00ae\u203c-\u3299\ufe0f\U0001f000-\U0001faff"
+_EMOJI = (
+    "\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u24c2\u25aa-\u27bf\u2934-\u2b55\u3030\u303d\u3297"
+    "\u3299\ufe0f\U0001f000-\U0001faff"
+)
 _JOINER = re.compile("[\u200c\u200d]+")
 _KEPT_JOINER = re.compile(
     f"(?<=[{_JOINING}])[\u200c\u200d](?=[{_JOINING}])|(?<=[\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca])\u200d"

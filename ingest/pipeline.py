@@ -17,7 +17,7 @@ from ingest.catalog.catalog import Catalog
 from ingest.drafting import Content, Drafting, Moved, Same, title_of
 from ingest.embed import EmbeddingPass
 from ingest.errors import ItemNotSettled, SourceUnreachable
-from ingest.model import Document, Draft, Item, Source
+from ingest.model import DeadLetter, Document, Draft, Item, Source
 from ingest.protocols import Connector
 from ingest.run import Run
 from ingest.sync import Plan, diff
@@ -26,6 +26,7 @@ _BATCH_SENTENCES = 512
 _BATCH_DRAFTS = 64
 _AHEAD = 16
 _SETTLE_S = 1.0
+_FEW = 16
 Outcome = Draft | Same | RagsvcError
 
 
@@ -81,9 +82,25 @@ class Pipeline:
         plan = diff(listing, known, letters, now=self._now(), approved=approved)
         counts = {"listed": listing, "unchanged": plan.unchanged, "skipped": plan.skipped, "withheld": plan.withheld}
         run.counts.update({name: len(entries) for name, entries in counts.items()})
-        for uri in letters.keys() - {item.uri for item in listing}:
-            self._catalog.dead_letters.clear(source.id, uri)
+        self._settle_letters(source, plan, letters, run)
+        back = [known[item.uri].id for item in plan.unchanged if known[item.uri].suspect is not None]
+        self._catalog.recording.suspect(back, None)
         return plan
+
+    def _settle_letters(self, source: Source, plan: Plan, letters: Mapping[str, DeadLetter], run: Run) -> None:
+        """Forget those whose item is gone or is served as it is; come back when the next of the others is due."""
+        for uri in letters.keys() - {item.uri for item in (*plan.fetch, *plan.skipped)}:
+            self._catalog.dead_letters.clear(source.id, uri)
+        for item in plan.skipped:
+            if (due := letters[item.uri].retry_at) is not None:
+                run.again((due - self._now()).total_seconds())
+
+    def _known(self, source: Source, items: Sequence[Item]) -> Mapping[str, Document]:
+        """uri -> live document, at least for these items."""
+        if len(items) > _FEW:
+            return self._catalog.documents.of_source(source.id)
+        found = (self._catalog.documents.find(source.id, item.uri) for item in items)
+        return {document.uri: document for document in found if document is not None and document.deleted_at is None}
 
     def _ingest(
         self,
@@ -96,11 +113,11 @@ class Pipeline:
     ) -> None:
         """Fetch, parse and chunk ahead in threads; embed and record in batches. Recorded documents stay recorded."""
         run.begin("embed", len(items))
-        known = self._catalog.documents.of_source(drafting.source.id)
+        known = self._known(drafting.source, items)
         batch: list[Draft] = []
         for item, outcome in self._outcomes(items, drafting, known, moved):
             run.check()
-            if isinstance(outcome, Same) and not self._keep(outcome, known.get(item.uri), moved, run):
+            if isinstance(outcome, Same) and not self._keep(outcome, known.get(item.uri), moved, drafting.source, run):
                 outcome = self._attempt(drafting, item, None, frozenset())  # another item claimed the document
             if isinstance(outcome, Draft):
                 batch.append(outcome)
@@ -108,6 +125,7 @@ class Pipeline:
                     self._record(batch, drafting.source, embedding, generation, run)
                     batch = []
             elif isinstance(outcome, RagsvcError):
+                moved.pending |= isinstance(outcome, ItemNotSettled) and item.uri not in known
                 self._reject(item, outcome, drafting.source, run)
         self._record(batch, drafting.source, embedding, generation, run)
 
@@ -146,6 +164,7 @@ class Pipeline:
             return
         embedded = embedding.embed(drafts)
         with self._catalog.write():
+            self._catalog.sources.get(source.id)  # NotFound ends the run: the source was removed meanwhile
             for draft, vectors in zip(drafts, embedded, strict=True):
                 recorded = self._catalog.recording.record(
                     source, draft, vectors, generation=generation, now=self._now()
@@ -158,7 +177,7 @@ class Pipeline:
             run.tokens += vectors.tokens
             run.embedded += len(vectors.fresh)
 
-    def _keep(self, same: Same, known: Document | None, moved: Moved, run: Run) -> bool:
+    def _keep(self, same: Same, known: Document | None, moved: Moved, source: Source, run: Run) -> bool:
         """The content is known: its place was touched, or a missing document moved here. False if neither."""
         item, fingerprint = same.item, same.fetched.fingerprint
         if known is not None:
@@ -173,6 +192,7 @@ class Pipeline:
             run.counts["changed"] += 1
         else:
             return False
+        self._catalog.dead_letters.clear(source.id, item.uri)
         run.done += 1
         return True
 
@@ -195,12 +215,13 @@ class Pipeline:
                 self._catalog.recording.suspect([served.id], "changed")
 
     def _retire(self, source: Source, plan: Plan, moved: Moved, run: Run) -> None:
-        """What is gone at its source is out of force; what moved is not gone."""
+        """What is gone at its source is out of force; what moved, or may turn out to have moved, is not gone yet."""
         left = moved.left()
-        gone = [document.id for document in plan.missing if document.id in left]
+        missing = [document for document in plan.missing if document.id in left]
+        gone = [d.id for d in missing if not moved.pending or d.suspect == "missing"]  # waits for one run only
         withheld = [document.id for document in plan.withheld if document.id in left]
         run.begin("retire", len(gone))
         self._catalog.recording.retire(gone, now=self._now())
-        self._catalog.recording.suspect(withheld, "missing")
+        self._catalog.recording.suspect([*withheld, *({d.id for d in missing} - set(gone))], "missing")
         run.counts["deleted"] = run.done = len(gone)
         run.counts["withheld"] = len(withheld)

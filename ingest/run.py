@@ -13,6 +13,8 @@ from ingest.model import COUNTS
 class Cancelled(RagsvcError):
     """The job was asked to stop."""
 
+    hint = "Queue it again if it shall run after all."
+
 
 @dataclass(slots=True)
 class Run:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -39,21 +39,21 @@ def trigger_of(schedule: Mapping[str, str]) -> CronTrigger | IntervalTrigger:
             return IntervalTrigger(seconds=max(1, round(seconds_of(schedule["interval"]))), timezone=UTC)
         zone = ZoneInfo(schedule.get("timezone", "UTC"))
         return CronTrigger.from_crontab(schedule["cron"], timezone=zone)
-    except (ValueError, ZoneInfoNotFoundError) as error:
+    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError) as error:  # OSError: ZoneInfo("Europe")
         raise Conflict(f"{dict(schedule)} is not a schedule: {error}.", hint=hint) from error
 
 
 def next_run(source: Source, now: datetime) -> datetime | None:
-    """When a source is due next; None without a schedule or while paused."""
+    """When a source is due next, `now` if it is overdue; None without a schedule or while paused."""
     if source.schedule is None or source.paused:
         return None
     trigger = trigger_of(source.schedule)
+    last = source.last_run_at or source.created_at
     if isinstance(trigger, IntervalTrigger):
-        last = source.last_run_at or source.created_at
-        due = last + trigger.interval
+        due: datetime = last + trigger.interval
         return due if due > now else now
-    found: datetime | None = trigger.get_next_fire_time(None, now)
-    return found
+    found: datetime | None = trigger.get_next_fire_time(None, last + timedelta(microseconds=1))
+    return found if found is None or found > now else now
 
 
 def slot_of(schedule: Mapping[str, str], now: datetime) -> str:
@@ -89,23 +89,26 @@ class Schedule:
     def reconcile(self) -> None:
         """Make the timers match the sources: new, changed, paused and deleted ones."""
         wanted = {
-            source.id: source.schedule
+            source.id: source
             for source in self._catalog.sources.all()
             if source.schedule is not None and not source.paused
         }
         for source_id in self._known.keys() - wanted.keys():
             self._scheduler.remove_job(source_id)
             del self._known[source_id]
-        for source_id, schedule in wanted.items():
+        for source_id, source in wanted.items():
+            schedule = source.schedule or {}
             if self._known.get(source_id) == schedule:
                 continue
             try:
                 trigger: Any = trigger_of(schedule)
+                due = next_run(source, self._now())  # from the last run on, not from this process's start
             except Conflict as error:
                 log.warning("source %s: %s", source_id, error.message)
                 continue
+            arguments = [source_id, dict(schedule)]
             self._scheduler.add_job(
-                self.tick, trigger, args=[source_id, dict(schedule)], id=source_id, replace_existing=True
+                self.tick, trigger, args=arguments, id=source_id, replace_existing=True, next_run_time=due
             )
             self._known[source_id] = schedule
 

@@ -37,23 +37,24 @@ def _words(listed: str) -> frozenset[str]:
 
 # Titles and words that a name, a number or a reference follows: never the end of a sentence.
 _NEVER = _words(
-    "mr mrs ms mx dr prof st ste gen sen rep gov lt col sgt capt cmdr adm maj rev hon pres supt msgr fr bros vs v cf viz "
-    "e.g i.e eg ie fig figs eq eqs ref refs sec sect ch chap vol vols art arts no nos nr nrs p pp ed eds approx ca c incl "
-    "resp z.b d.h u.a u.ä i.d.r bzw ggf evtl vgl hr hrn mme mlle m mm sra srta ud uds dña d.c av ej dept univ tel ext "
-    "jan feb mar apr jun jul aug sep sept oct nov dec mt ft"
+    "mr mrs ms mx dr prof st ste gen sen rep gov lt col sgt capt cmdr adm maj rev hon pres supt msgr fr bros vs v "
+    "cf viz e.g i.e eg ie fig figs eq eqs ref refs sec sect ch chap vol vols art arts no nos nr nrs p pp ed eds "
+    "approx ca c incl resp z.b d.h u.a u.ä i.d.r bzw ggf evtl vgl hr hrn mme mlle m mm sra srta ud uds dña d.c av "
+    "ej dept univ tel ext jan feb mar apr jun jul aug sep sept oct nov dec mt ft"
 )
 # These end a sentence only when what follows plainly begins one.
 _MAYBE = _words("inc ltd co corp llc plc gmbh etc jr sr al esq usw str abs bd hrsg ave blvd rd sq min max std avg est")
 _STARTERS = _words(
-    "the a an it he she they we i you this that these those there here in on at for from by as but and or so if when "
-    "while after before since although though however moreover furthermore then thus hence therefore what who where why "
-    "how his her their its our my your no not all some many most each both one two another other such with without under "
-    "der die das ein eine er sie es wir ich ihr dies diese dieser dieses und aber wenn als nach vor seit im am auf mit "
-    "le la les un une il elle ils elles ce cette ces mais et dans pour el los las una lo o do os gli een het de en"
+    "the a an it he she they we i you this that these those there here in on at for from by as but and or so if "
+    "when while after before since although though however moreover furthermore then thus hence therefore what who "
+    "where why how his her their its our my your no not all some many most each both one two another other such "
+    "with without under der die das ein eine er sie es wir ich ihr dies diese dieser dieses und aber wenn als nach "
+    "vor seit im am auf mit le la les un une il elle ils elles ce cette ces mais et dans pour el los las una lo o "
+    "do os gli een het de en"
 )
 _MONTHS = _words(
-    "january february march april may june july august september october november december januar februar märz mai juni "
-    "juli oktober dezember jahrhundert"
+    "january february march april may june july august september october november december januar februar märz mai "
+    "juni juli oktober dezember jahrhundert"
 )
 _CUTS = (re.compile(r"[;:\u2014\uff1b\uff1a]\s*|[,\uff0c\u3001\u060c]\s*|\s[-\u2013]\s"), re.compile(r"\s+"))
 

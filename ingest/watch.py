@@ -63,7 +63,7 @@ class Watch:
         for source_id in self._threads.keys() - wanted.keys():
             self._threads.pop(source_id)[1].set()
         for source_id, source in wanted.items():
-            if source_id not in self._threads:
+            if source_id not in self._threads or not self._threads[source_id][0].is_alive():
                 stop = threading.Event()
                 thread = threading.Thread(
                     target=self._watch, args=(source, stop), name=f"watch-{source_id}", daemon=True

@@ -74,13 +74,15 @@ async def _on_error(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:5]]
+    told = [f"{'.'.join(str(part) for part in one['loc'])[:200]}: {one['msg'][:200]}" for one in error.errors()[:5]]
     return problem(Invalid("; ".join(told)))
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = problem(NoRoute(str(error.detail), status=error.status_code))
+    unknown = error.status_code in (404, 405)
+    detail = str(error.detail)
+    response = problem(NoRoute(detail, status=error.status_code) if unknown else Invalid(detail))
     response.headers.update(error.headers or {})
     return response
 

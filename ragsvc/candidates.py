@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from indexes.analyze import Analyzer
 from indexes.model import Matrix, Span, Vector
 from indexes.protocols import Embedder
 from ingest.catalog.documents import Documents
 from ingest.catalog.ids import vector_key
 from ingest.embed import sentence_input
 from ragsvc.answer import Found, Usage
+from ragsvc.citations import heading_path
 from ragsvc.model import Candidate, CandidateSentence, Packed
 from ragsvc.tokens import TokenCounter
 
@@ -25,10 +25,14 @@ _BASELINE_CHARACTERS = 1000
 def candidates_of(
     found: Sequence[Found], documents: Documents, embedders: Mapping[str, Embedder]
 ) -> tuple[Candidate, ...]:
-    """One candidate per confirmed hit. `embedders` by name: none for a lexical search, which needs no vectors."""
+    """One candidate per confirmed hit and section in it. `embedders` by name: none for a search without vectors."""
     spans = [_sentences_of(one) for one in found]
     vectors = _vectors(found, spans, documents, embedders)
-    return tuple(_candidate(one, inside, vectors) for one, inside in zip(found, spans, strict=True))
+    return tuple(
+        _candidate(one, path, section, vectors)
+        for one, inside in zip(found, spans, strict=True)
+        for path, section in _by_section(one, inside)
+    )
 
 
 def _sentences_of(one: Found) -> list[tuple[int, Span]]:
@@ -61,15 +65,27 @@ def _vectors(
     return result
 
 
-def _candidate(one: Found, inside: Sequence[tuple[int, Span]], vectors: Mapping[tuple[str, Span], Vector]) -> Candidate:
+def _by_section(one: Found, inside: Sequence[tuple[int, Span]]) -> list[tuple[tuple[str, ...], list[tuple[int, Span]]]]:
+    """The chunk's sentences by the headings above them: a chunk may hold several small sections."""
+    sections: dict[tuple[str, ...], list[tuple[int, Span]]] = {}
+    for ordinal, span in inside:
+        sections.setdefault(heading_path(one.text, span.start), []).append((ordinal, span))
+    return list(sections.items())
+
+
+def _candidate(
+    one: Found,
+    path: tuple[str, ...],
+    inside: Sequence[tuple[int, Span]],
+    vectors: Mapping[tuple[str, Span], Vector],
+) -> Candidate:
     headings = {block.span.start for block in one.text.blocks if block.kind == "heading"}
     return Candidate(
         chunk_id=one.hit.chunk_id,
         version_id=one.version.id,
         document_id=one.document.id,
-        span=one.chunk.draft.span,
-        lang=one.version.lang,
-        heading_path=one.chunk.draft.heading_path,
+        span=Span(inside[0][1].start, inside[-1][1].end),
+        heading_path=path,
         title=one.document.title,
         version=one.version.ordinal,
         date=one.version.valid_from.date().isoformat(),
@@ -84,6 +100,7 @@ def _candidate(one: Found, inside: Sequence[tuple[int, Span]], vectors: Mapping[
             )
             for ordinal, span in inside
         ),
+        lang=one.version.lang,
     )
 
 
@@ -93,24 +110,6 @@ def best_cosine(candidates: Sequence[Candidate], question: Vector | None) -> flo
         return None
     rows = [s.vector for candidate in candidates for s in candidate.sentences if s.vector is not None]
     return float(np.max(np.stack(rows) @ question)) if rows else None
-
-
-def coverage(candidates: Sequence[Candidate], terms: Sequence[str], analyzer: Analyzer) -> float:
-    """The share of the question's terms, weighted by rarity, that the best candidate of each term holds: 0 to 1.
-
-    Rarity is judged among the candidates' sentences; a term that none of them has weighs most.
-    """
-    if not terms or not candidates:
-        return 0.0
-    sentences = [set(analyzer.terms(s.text, lang=c.lang)) for c in candidates for s in c.sentences]
-    count = len(sentences)
-    weights = {}
-    covered = 0.0
-    for term in set(terms):
-        df = sum(term in sentence for sentence in sentences)
-        weights[term] = float(np.log(1 + (count - df + 0.5) / (df + 0.5)))
-        covered += weights[term] if df else 0.0
-    return covered / max(sum(weights.values()), 1e-9)
 
 
 def account(packed: Packed, found: Sequence[Found], counter: TokenCounter) -> Usage:

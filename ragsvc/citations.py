@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from indexes.model import Allowed, Span
 from ingest.catalog.database import from_us
@@ -128,21 +130,20 @@ def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def heading_path(text: StoredText, at: int) -> tuple[str, ...]:
+    """The headings above a place of a version, outermost first; a heading stands below itself."""
+    return text.headings[bisect_right(text.headings, at, key=lambda change: change[0]) - 1][1]
+
+
 def location_of(text: StoredText, spans: Sequence[Span]) -> Location:
     """Headings above and pages of the spans, from the version's own outline: chunks may come and go."""
-    headings: list[tuple[int, str]] = []
-    pages: list[int] = []
-    path: tuple[str, ...] = ()
-    for block in text.blocks:
-        if block.span.start >= spans[-1].end:
-            break
-        if block.kind == "heading" and block.span.start <= spans[0].start:
-            headings = [(level, title) for level, title in headings if level < block.level]
-            headings.append((block.level, text.text[block.span.start : block.span.end]))
-            path = tuple(" ".join(title.split()) for _, title in headings)
-        touches = any(block.span.start < span.end and span.start < block.span.end for span in spans)
-        if touches and block.page is not None:
-            pages.append(block.page)
+    first = max(bisect_right(text.blocks, spans[0].start, key=lambda block: block.span.start) - 1, 0)
+    pages = [
+        block.page
+        for block in takewhile(lambda block: block.span.start < spans[-1].end, text.blocks[first:])
+        if block.page is not None and any(block.span.start < span.end and span.start < block.span.end for span in spans)
+    ]
+    path = heading_path(text, spans[0].start)
     return Location(tuple(spans), min(pages, default=None), max(pages, default=None), path)
 
 

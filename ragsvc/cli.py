@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from indexes.errors import RagsvcError
 from ragsvc import cli_admin, cli_sources
@@ -145,14 +146,15 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except BadUsage as error:
-        error_console.print(f"[red]error:[/] {error}", highlight=False)
+        error_console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
         raise SystemExit(2) from error
     except ValidationError as error:
         for one in error.errors():
             name = "RAGSVC_" + "_".join(str(part) for part in one["loc"]).upper()
-            error_console.print(f"[red]error:[/] {name}: {one['msg']}", highlight=False)
+            error_console.print(f"[red]error:[/] {name}: {escape(one['msg'])}", highlight=False)
         raise SystemExit(2) from error
     except RagsvcError as error:
-        error_console.print(f"[red]error:[/] {error.message}\n[yellow]what to do:[/] {error.hint}", highlight=False)
+        said, todo = escape(error.message), escape(error.hint)
+        error_console.print(f"[red]error:[/] {said}\n[yellow]what to do:[/] {todo}", highlight=False)
         raise SystemExit(1) from error
     raise SystemExit(0)

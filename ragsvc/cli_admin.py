@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from indexes.errors import RagsvcError
-from ragsvc.cli_shared import BadUsage, console, opened, ready_settings, show
+from ragsvc.cli_shared import BadUsage, console, duration, opened, ready_settings, show
 from ragsvc.options import option
 
 JsonOption = Annotated[bool, option("--json", help="JSON for machines.")]
@@ -17,6 +17,8 @@ JsonOption = Annotated[bool, option("--json", help="JSON for machines.")]
 
 class NotSound(RagsvcError):
     """Something is wrong; what and where was said."""
+
+    hint = "Type what the output says."
 
 
 def register(app: typer.Typer) -> None:
@@ -79,20 +81,19 @@ def create_key(
 ) -> None:
     """Make a key. Its secret is shown this once; the service keeps only a hash."""
     from ingest.catalog.keys import SCOPES
-    from ingest.duration import seconds_of
     from ingest.pipeline import now_utc
 
     unknown = set(scope) - set(SCOPES)
     if unknown:
         raise BadUsage(f"There is no scope {', '.join(sorted(unknown))}; choose of: {', '.join(SCOPES)}.")
-    now = now_utc()
+    lifetime, now = duration(expires, "--expires"), now_utc()
     with opened(writable=False) as service, service.catalog.write():
         key, secret = service.catalog.keys.create(
             name=name,
             scopes=scope,
             principals=principal or (),
             collections=collection or None,
-            expires_at=None if expires is None else now + timedelta(seconds=seconds_of(expires)),
+            expires_at=None if lifetime is None else now + timedelta(seconds=lifetime),
             now=now,
         )
         service.catalog.audit.record("key.create", key.id, actor="cli", now=now)
@@ -127,4 +128,4 @@ def install_model(
     from ragsvc.model_install import install
 
     folder = install(ready_settings().models_dir, source=source, force=force)
-    console.print(f"the model is ready in {folder}")
+    console.print(f"the model is ready in {folder}", markup=False)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from indexes.errors import RagsvcError, WriterBusy
+from ingest.duration import seconds_of
 from ragsvc import settings
 from ragsvc.settings import Settings
 from ragsvc.telemetry import configure_logging
@@ -26,8 +28,18 @@ PortOption = Annotated[int | None, typer.Option("--port", help="Bind port [RAGSV
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="Model of new collections [RAGSVC_EMBEDDER].")]
 
 
+def duration(text: str | None, option: str) -> float | None:
+    """Seconds of an option's value. Raises BadUsage."""
+    try:
+        return None if text is None else seconds_of(text)
+    except ValueError as error:
+        raise BadUsage(f"{option}: {error}.") from error
+
+
 class BadUsage(RagsvcError):
     """The command was called wrongly."""
+
+    hint = "Add --help to the command: it shows how it is called."
 
 
 def ready_settings(**overrides: Any) -> Settings:
@@ -61,7 +73,7 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: boo
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(_dig(row, column)) for column in columns))
+        table.add_row(*(Text(_cell(_dig(row, column))) for column in columns))  # Text: brackets are not markup
     console.print(table if rows else "nothing here yet")
 
 

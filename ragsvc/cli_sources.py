@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indexes.errors import RagsvcError
-from ragsvc.cli_shared import console, opened, show
+from ragsvc.cli_shared import console, duration, opened, show
 from ragsvc.options import option
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ SAMPLE = Path(__file__).parent / "samples" / "handbook"
 
 class JobFailed(RagsvcError):
     """The job did not succeed."""
+
+    hint = "See `ragsvc jobs` and `ragsvc dead-letters`."
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +44,10 @@ def add(
     sla: Annotated[str | None, option("--sla", help="Freshness SLA, such as 1h.")] = None,
 ) -> None:
     """Make PATH a source and ingest it, with a progress bar."""
-    from ingest.duration import seconds_of
     from ragsvc.sourcing import NewSource, add_source, place_uri
 
+    sla_s = duration(sla, "--sla")
+    duration(interval, "--interval")
     options = {"include": include, "exclude": exclude, "parser": parser}
     with opened(writable=True) as service:
         every = interval or (service.settings.scan_interval if watch else None)
@@ -55,7 +58,7 @@ def add(
             options={name: value for name, value in options.items() if value},
             watch=watch,
             schedule=None if every is None else {"interval": every},
-            freshness_sla_s=None if sla is None else round(seconds_of(sla)),
+            freshness_sla_s=None if sla_s is None else round(sla_s),
             access=frozenset(access) if access else None,
         )
         source, job = add_source(service, new, actor="cli")

@@ -67,6 +67,8 @@ class NoRoute(ServiceError):
 class Unsafe(ServiceError):
     """The service refuses to start like this."""
 
+    hint = "Choose another address with --host and --port, or make a key with `ragsvc keys create`."
+
 
 _STATUS: tuple[tuple[type[RagsvcError], int], ...] = (
     (Unauthorized, 401),

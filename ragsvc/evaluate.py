@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -42,7 +43,7 @@ _MODES: dict[str, Callable[[list[Hit]], list[tuple[Hit, float]]]] = {
 
 
 class CorpusConnector:
-    """The seam Connector on a corpus.jsonl: each passage is a Markdown document with its title as heading."""
+    """The seam Connector on a corpus.jsonl: each passage is an HTML document with its title as heading."""
 
     def __init__(self, path: Path) -> None:
         with path.open(encoding="utf-8") as lines:
@@ -51,20 +52,21 @@ class CorpusConnector:
     def list(self) -> Iterator[Item]:
         """Every passage."""
         for key, document in self._documents.items():
-            body = _markdown(document)
+            body = _html(document)
             yield Item(f"beir:{key}", key, hashlib.sha256(body).hexdigest())
 
     def fetch(self, item: Item) -> Fetched:
-        """A passage as Markdown."""
-        return Fetched(_markdown(self._documents[item.name]), item.fingerprint, "text/plain")
+        """A passage as HTML."""
+        return Fetched(_html(self._documents[item.name]), item.fingerprint, "text/html")
 
     def watch(self, changed: Callable[[], None], stop: Callable[[], bool]) -> None:
         """A data set does not change."""
 
 
-def _markdown(document: dict[str, str]) -> bytes:
-    title = " ".join(document.get("title", "").split())
-    return (f"{title}\n\n{document['text']}" if title else document["text"]).encode()
+def _html(document: dict[str, str]) -> bytes:
+    title = escape(document.get("title", ""))
+    paragraphs = "".join(f"<p>{escape(part)}</p>" for part in document["text"].split("\n\n"))
+    return f"<title>{title}</title><h1>{title}</h1>{paragraphs}".encode()
 
 
 def evaluate(dataset: Path, settings: Settings, *, say: Console | None) -> dict[str, Any]:
@@ -127,6 +129,8 @@ def _ingest(
 def _measure(service: Service, collection: Collection, dataset: Path) -> dict[str, Any]:
     qrels = [qrel for path in sorted((dataset / "qrels").glob("test*.tsv")) for qrel in _qrels(path)]
     judged = {qrel.query_id for qrel in qrels}
+    if not judged:
+        raise Conflict(f"{dataset} has no judged queries.", hint="They are looked for in qrels/test*.tsv.")
     runs: dict[str, list[ScoredDoc]] = {mode: [] for mode in _MODES}
     for query_id, text in _queries(dataset / "queries.jsonl"):
         if query_id in judged:

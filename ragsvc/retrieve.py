@@ -21,7 +21,7 @@ from ingest.follow import Follower
 from ingest.model import Collection
 from ingest.pipeline import now_utc
 from ragsvc.answer import Answer, Found, Question, Result, State
-from ragsvc.candidates import account, best_cosine, candidates_of, coverage
+from ragsvc.candidates import account, best_cosine, candidates_of
 from ragsvc.citations import citation_id, location_of, sha256_of
 from ragsvc.errors import Stale
 from ragsvc.freshness import freshness_of
@@ -140,7 +140,9 @@ class Retriever:
         return to_us(now) if at_seq is None else self._catalog.changes.committed_at(at_seq)
 
     def _state(self, question: Question, pinned: Sequence[_Pinned]) -> State:
-        snapshots = [replace(p.searcher.snapshot, seq=p.at_seq or p.searcher.snapshot.seq) for p in pinned]
+        newest = [p.searcher.snapshot for p in pinned]
+        asked = [p.at_seq for p in pinned]
+        snapshots = [s if seq is None else replace(s, seq=seq) for s, seq in zip(newest, asked, strict=True)]
         last = max((snapshot.seq for snapshot in snapshots), default=0)
         return State(
             id="snap_" + ".".join(snapshot.id.removeprefix("snap_") for snapshot in snapshots),
@@ -241,11 +243,7 @@ class Retriever:
         langs = list(dict.fromkeys(one.version.lang for one in found)) or [None]
         terms = self._analyzer.query_terms(question.text, langs=langs)
         vector = next(iter(vectors.values())) if len(vectors) == 1 else None
-        sufficiency = judge(
-            max_cosine=best_cosine(candidates, vector),
-            idf_coverage=coverage(candidates, terms, self._analyzer),
-            top_fused=max((candidate.score for candidate in candidates), default=0.0),
-        )
+        sufficiency = judge(candidates, terms=terms, analyzer=self._analyzer, cosine=best_cosine(candidates, vector))
         hopeless = sufficiency.verdict == "none" and not question.return_insufficient
         packed = pack(
             () if hopeless else candidates,
@@ -304,7 +302,7 @@ def _within_limits(question: Question, found: Sequence[Found]) -> tuple[list[Fou
         limit = question.max_staleness_s
         late = limit is not None and one.freshness.verified_age_s > limit
         reason = "threshold" if question.min_score is not None and one.fused < question.min_score else None
-        if late and question.on_stale == "error":
+        if late and reason is None and question.on_stale == "error":
             raise Stale(f"A passage of {one.document.uri} was verified {one.freshness.verified_age_s} s ago.")
         if late and question.on_stale == "drop":
             reason = reason or "stale"

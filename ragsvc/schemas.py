@@ -16,7 +16,10 @@ _MAX_FILTER_DEPTH = 16
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the moment lies before year 1 or after year 9999 in UTC") from error
 
 
 def _duration(text: str) -> str:
@@ -28,7 +31,9 @@ Moment = Annotated[datetime, AfterValidator(_utc)]
 Duration = Annotated[str, AfterValidator(_duration), Field(examples=["24h"], max_length=32)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Principal = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=4096)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what JSON and the catalogue can carry
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = bool | Integer | Number | Annotated[str, StringConstraints(max_length=4096)]
 MetadataValue = Scalar | list[Scalar]
 Metadata = Annotated[dict[Annotated[str, StringConstraints(max_length=128)], MetadataValue], Field(max_length=64)]
 
@@ -104,7 +109,7 @@ class RetrieveRequest(Request):
     on_stale: Literal["flag", "drop", "error"] = "flag"
     on_insufficient: Literal["empty", "return"] = "empty"
     compression: Literal["none", "sentences"] = "sentences"
-    min_score: float | None = None
+    min_score: Number | None = None
     include: Annotated[list[Literal["explain", "dropped"]], Field(max_length=8)] = []
 
 

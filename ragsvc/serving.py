@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -13,6 +15,7 @@ from ragsvc.bootstrap import Backstage, Service
 from ragsvc.errors import Unsafe
 
 _DRAIN_S = 8
+_BACKLOG = 2048
 log = logging.getLogger("ragsvc")
 
 
@@ -37,17 +40,33 @@ def serve(service: Service, *, backstage: Backstage | None = None, ready: Callab
         timeout_graceful_shutdown=_DRAIN_S,
         server_header=False,
     )
+    server = uvicorn.Server(config)
+    with _signals_to(server):
+        try:
+            if backstage is not None:
+                backstage.start()
+            if ready is not None:
+                host, port = listener.getsockname()[:2]
+                ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            server.run(sockets=[listener])
+        finally:
+            listener.close()
+            if backstage is not None:
+                backstage.stop()
+
+
+@contextmanager
+def _signals_to(server: uvicorn.Server) -> Iterator[None]:
+    """Signals end the server and nothing else, from now until everything is put away.
+
+    Once it has ended, uvicorn raises the signal that ended it again; by default that would end the process at once.
+    """
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        if backstage is not None:
-            backstage.start()
-        if ready is not None:
-            host, port = listener.getsockname()[:2]
-            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        uvicorn.Server(config).run(sockets=[listener])
+        yield
     finally:
-        listener.close()
-        if backstage is not None:
-            backstage.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -56,6 +75,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from here on nobody is turned away, so `ready` may be said
     except OSError as error:
         listener.close()
         raise Unsafe(

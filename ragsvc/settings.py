@@ -25,7 +25,7 @@ class Settings(BaseSettings):
         description="Model of new collections: all-MiniLM-L6-v2, st:NAME_OR_FOLDER (extra models) or hash:DIMENSIONS.",
     )
     database: str | None = Field(default=None, description="Catalogue URL; default: SQLite in the data folder.")
-    chunk_target: Annotated[int, Field(ge=100, le=8000)] = Field(
+    chunk_target: Annotated[int, Field(ge=100, le=1000)] = Field(
         default=700, description="Characters that a chunk of new collections aims at."
     )
     threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Threads of the model; 0: one a core.")

@@ -114,7 +114,10 @@ class Pool:
         return _spread(np.asarray(scores, dtype=np.float64), floor=0.0)
 
     def _cosine(self, question: Vector | None) -> Floats | None:
-        """Cosines stretched between a low one and the best; a sentence without a vector counts as a low one."""
+        """Cosines stretched between a low one and the best; a sentence without a vector counts as the lowest.
+
+        The low one is at most half the best: among few sentences the second best may be nearly as good.
+        """
         vectors = {row: sentence.vector for row, (_, sentence) in enumerate(self._drafts)}
         known = {row: vector for row, vector in vectors.items() if vector is not None}
         if question is None or not known:
@@ -122,7 +125,7 @@ class Pool:
         cosines = np.stack(list(known.values())) @ question
         result = np.full(len(self._drafts), float(cosines.min()))
         result[list(known)] = cosines
-        return _spread(result, floor=max(0.0, float(np.quantile(cosines, 0.2))))
+        return _spread(result, floor=max(0.0, min(float(np.quantile(cosines, 0.2)), float(cosines.max()) / 2)))
 
     def _mix(self, parts: Sequence[tuple[float, Floats | None]], neighbours: float) -> Floats:
         """The weighted mean of the signals that are known, and of the better sentence beside in the same chunk."""

@@ -25,6 +25,7 @@ from ingest.errors import CatalogUnsafe
 FIRST_SAFE_SQLITE = (3, 51, 3)
 _BUSY_TIMEOUT_MS = 30_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_STORAGE = ("disk is full", "disk I/O", "readonly", "unable to open", "is locked", "malformed", "not a database")
 
 
 def to_us(moment: datetime) -> int:
@@ -101,13 +102,24 @@ class Database:
             command.upgrade(config, "head")
 
     @contextmanager
+    def _storage(self) -> Iterator[None]:
+        """What the disk or another process did to the file is StorageFailed; what we did to the SQL stays as it is."""
+        try:
+            yield
+        except (sa.exc.DatabaseError, pysqlite3.DatabaseError) as error:
+            text = str(getattr(error, "orig", error))
+            if any(words in text for words in _STORAGE):
+                raise StorageFailed(f"The catalogue could not be used: {text}.") from error
+            raise
+
+    @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """One consistent view. Inside `write()` it is that transaction."""
+        """One consistent view. Inside `write()` it is that transaction. Raises StorageFailed."""
         outer = getattr(self._local, "conn", None)
         if outer is not None:
             yield outer
             return
-        with self.engine.connect() as conn:
+        with self._storage(), self.engine.connect() as conn:
             self._begin(conn, "BEGIN")
             try:
                 yield conn
@@ -124,18 +136,12 @@ class Database:
         if outer is not None:
             yield outer
             return
-        with self.engine.connect() as conn:
+        with self._storage(), self.engine.connect() as conn:
             try:
                 self._begin(conn, "BEGIN IMMEDIATE")
                 self._local.conn = conn
                 yield conn
                 conn.commit()
-            except sa.exc.OperationalError as error:
-                conn.rollback()
-                text = str(error.orig)
-                if any(word in text for word in ("disk is full", "disk I/O", "readonly", "unable to open")):
-                    raise StorageFailed(f"The catalogue could not be written: {text}.") from error
-                raise
             except BaseException:
                 conn.rollback()
                 raise

@@ -14,6 +14,7 @@ from ingest.catalog.database import Database
 from ingest.catalog.tables import chunks, documents, erased, texts, vectors, versions
 from ingest.errors import NotFound
 from ingest.model import ChunkDraft, Document, StoredChunk, StoredText, Version
+from ingest.outline import heading_paths
 
 _CACHED_TEXTS = 2048
 
@@ -123,7 +124,7 @@ class Documents:
         return {v.id: (v, by_id[v.document_id]) for v in found if v.document_id in by_id}
 
     def languages(self, collection_id: str) -> tuple[str, ...]:
-        """The languages that a collection's live documents were found to be in."""
+        """The languages that a collection's documents were found to be in; deleted ones too, `as_of` finds them."""
         query = (
             sa.select(versions.c.lang)
             .join(documents, documents.c.current_version_id == versions.c.id)
@@ -149,7 +150,9 @@ class Documents:
             row = conn.execute(sa.select(texts).where(texts.c.version_id == version_id)).one_or_none()
         if row is None:
             raise NotFound(f"There is no text of version {version_id}.")
-        return StoredText(version_id, row.text, rows.json_blocks(row.blocks), rows.bytes_spans(row.sentences))
+        blocks = rows.json_blocks(row.blocks)
+        headings = heading_paths(row.text, blocks)
+        return StoredText(version_id, row.text, blocks, headings, rows.bytes_spans(row.sentences))
 
     def chunks(self, chunk_ids: Sequence[str], *, generation_id: str) -> dict[str, StoredChunk]:
         """chunk id -> chunk."""

@@ -53,7 +53,8 @@ class Jobs:
         with self._db.write() as conn:
             known = self._standing(conn, kind, source_id, dict(payload or {}), slot, idempotency_key)
             if known is not None:
-                self._join(conn, known, dict(payload or {}), to_us(not_before or now), priority, slot)
+                if idempotency_key is None:
+                    self._join(conn, known, dict(payload or {}), to_us(not_before or now), priority, slot)
                 return self._get(conn, known)
             job_id = random_id("job")
             conn.execute(
@@ -105,7 +106,9 @@ class Jobs:
     ) -> str | None:
         if key is not None:
             row = conn.execute(sa.select(jobs).where(jobs.c.idempotency_key == key)).one_or_none()
-            if row is not None and (row.kind, row.source_id, dict(row.payload)) != (kind, source_id, payload):
+            # Other wishes may have joined the job meanwhile, so it may hold more than was asked for.
+            same = row is not None and (row.kind, row.source_id) == (kind, source_id)
+            if row is not None and not (same and {**row.payload, **payload} == row.payload):
                 raise Conflict(
                     f"Idempotency-Key {key!r} was used for another request.", hint="Use a new key for a new request."
                 )

@@ -29,27 +29,25 @@ class Recording:
         self, source: Source, draft: Draft, embedded: Embedded, *, generation: Generation, now: datetime
     ) -> Recorded:
         """Record a draft as a new version of the document at its place, unless its text is what is in force."""
-        at = to_us(now)
         sha256 = hashlib.sha256(draft.text.text.encode()).hexdigest()
         with self._db.write() as conn:
             document = self._at_place(conn, source, draft.uri)
-            latest = None if document is None else self._latest(conn, document.id)
+            at = to_us(now) if document is None else self._service_time(conn, document.id, to_us(now))
+            moment = at if draft.valid_from is None else to_us(draft.valid_from)
+            before = None if document is None else self._before(conn, document.id, moment)
             if document is None:
                 document_id = self._insert_document(conn, source, draft, at)
             else:
                 document_id = document.id
                 self._update_document(conn, document, draft, at)
-            if self._is_same(document, latest, sha256, draft):
-                assert latest is not None
-                return Recorded(document_id, latest.id, "unchanged")
-            version_id = self._insert_version(conn, source, document_id, latest, draft, sha256, at)
+            alive = document is not None and document.deleted_at is None
+            alike = alive and document is not None and document.media_type == draft.media_type  # else other headings
+            if alike and before is not None and before.sha256 == sha256 and before.valid_to > moment:
+                return Recorded(document_id, before.id, "unchanged")
+            valid_from = self._valid_from(document, before, draft, at)
+            version_id = self._insert_version(conn, source, document_id, valid_from, draft, sha256, at)
             self._insert_contents(conn, version_id, draft, embedded, generation)
         return Recorded(document_id, version_id, "new" if document is None else "changed")
-
-    def _is_same(self, document: Document | None, latest: Any, sha256: str, draft: Draft) -> bool:
-        if document is None or latest is None or document.deleted_at is not None or latest.sha256 != sha256:
-            return False
-        return draft.valid_from is None or latest.valid_from <= to_us(draft.valid_from)
 
     def _at_place(self, conn: sa.Connection, source: Source, uri: str) -> Document | None:
         row = conn.execute(
@@ -60,8 +58,18 @@ class Recording:
         ).one_or_none()
         return None if row is None else rows.document(row)
 
-    def _latest(self, conn: sa.Connection, document_id: str) -> Any:
-        query = sa.select(versions).where(versions.c.document_id == document_id)
+    def _service_time(self, conn: sa.Connection, document_id: str, now: int) -> int:
+        """Now, or just after what was recorded last: a clock that was set back must not reorder versions."""
+        query = sa.select(sa.func.max(versions.c.recorded_from)).where(versions.c.document_id == document_id)
+        return max(now, (conn.execute(query).scalar() or 0) + 1)
+
+    def _before(self, conn: sa.Connection, document_id: str, moment: int) -> Any:
+        """The version that came into force last up to `moment`; one that never was in force does not count."""
+        query = sa.select(versions).where(
+            versions.c.document_id == document_id,
+            versions.c.valid_from <= moment,
+            versions.c.valid_to > versions.c.valid_from,
+        )
         return conn.execute(query.order_by(versions.c.valid_from.desc(), versions.c.ordinal.desc()).limit(1)).first()
 
     def _insert_document(self, conn: sa.Connection, source: Source, draft: Draft, at: int) -> str:
@@ -105,9 +113,8 @@ class Recording:
         }
 
     def _insert_version(
-        self, conn: sa.Connection, source: Source, document_id: str, latest: Any, draft: Draft, sha256: str, at: int
+        self, conn: sa.Connection, source: Source, document_id: str, valid_from: int, draft: Draft, sha256: str, at: int
     ) -> str:
-        valid_from = self._valid_from(latest, draft, at)
         count = conn.execute(sa.select(sa.func.max(versions.c.ordinal)).where(versions.c.document_id == document_id))
         ordinal = (count.scalar() or 0) + 1
         version_id = content_id("ver", document_id, ordinal, sha256)
@@ -135,16 +142,20 @@ class Recording:
             conn.execute(documents.update().where(documents.c.id == document_id).values(current_version_id=version_id))
         return version_id
 
-    def _valid_from(self, latest: Any, draft: Draft, at: int) -> int:
-        """The owner's word; else the source's, if it lies after what is known and not in the future; else now."""
+    def _valid_from(self, document: Document | None, before: Any, draft: Draft, at: int) -> int:
+        """The owner's word; else the source's, if it lies after what is known and not in the future; else now.
+
+        A document that comes back is in force again from its deletion on at the earliest.
+        """
         if draft.valid_from is not None:
-            return to_us(draft.valid_from)
+            deleted = rows.optional_us(document.deleted_at) if document is not None else None
+            return max(to_us(draft.valid_from), deleted or 0)
         said = rows.optional_us(draft.modified_at)
         if said is None or said > at:
             said = at
-        if latest is None:
+        if before is None:
             return said
-        known = latest.valid_from if latest.valid_to == FOREVER else latest.valid_to
+        known = int(before.valid_from if before.valid_to > at else before.valid_to)
         return said if said > known else max(at, known + 1)
 
     def _make_room(self, conn: sa.Connection, collection_id: str, document_id: str, valid_from: int, at: int) -> int:
@@ -158,7 +169,9 @@ class Recording:
         for row in before:
             self._close(conn, collection_id, row, valid_from, at)
         later = conn.execute(
-            sa.select(sa.func.min(versions.c.valid_from)).where(of_document, versions.c.valid_from > valid_from)
+            sa.select(sa.func.min(versions.c.valid_from)).where(
+                of_document, versions.c.valid_from > valid_from, versions.c.valid_to > versions.c.valid_from
+            )
         ).scalar()
         return FOREVER if later is None else int(later)
 

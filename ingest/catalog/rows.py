@@ -208,6 +208,11 @@ def key(row: Row) -> Key:
     )
 
 
+def as_stored(matrix: Matrix) -> Matrix:
+    """What reading these vectors back would give: float32 of the same shape, rows of unit length."""
+    return bytes_matrix([vector_bytes(matrix)], matrix.shape[1])
+
+
 def bytes_matrix(stored: Iterable[bytes], dimensions: int) -> Matrix:
     """Many stored vectors at once: float32 of shape (n, dimensions), rows of unit length."""
     matrix = np.frombuffer(b"".join(stored), dtype=np.float16).reshape(-1, dimensions).astype(np.float32)

@@ -109,7 +109,7 @@ class Sources:
         values: dict[str, Any] = {"last_run_at": at, "error": error, "status": "error" if error else "ok"}
         if complete:
             values |= {"last_success_at": at, "last_verified_at": at, "withheld_deletions": withheld}
-        if withheld:
+        if withheld and not error:
             values["status"] = "withheld"
         with self._db.write() as conn:
             conn.execute(sources.update().where(sources.c.id == source_id).values(**values))

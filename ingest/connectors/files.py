@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from time import time
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -24,12 +26,17 @@ from ingest.model import Fetched, Item
 from ingest.parse.registry import media_type_of
 
 _TEMPORARY = (".*", "~$*", "*~", "*.tmp", "*.part", "*.partial", "*.crdownload", "*.swp", "*.swx", "#*#")
+_GLOBS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 _SLICE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class FilesOptions:
-    """Options of a `files` source. Globs are matched against the path below the folder; `**/` spans folders."""
+    """Options of a `files` source.
+
+    A glob without `/` is matched against the name in every folder, any other against the path below the folder:
+    there `*` stays in one folder and `**/` spans any number of them.
+    """
 
     include: tuple[str, ...] = ("**/*",)
     exclude: tuple[str, ...] = ()
@@ -42,7 +49,10 @@ class FilesOptions:
         values: dict[str, object] = {}
         for key, value in options.items():
             if key in ("include", "exclude") and isinstance(value, Sequence) and not isinstance(value, str):
-                values[key] = tuple(str(glob) for glob in value)
+                globs = tuple(str(glob) for glob in value)
+                for glob in globs:
+                    _matcher(glob)  # a broken one is refused when the source is made, not at its first sync
+                values[key] = globs
             elif key in ("settle_s", "max_bytes") and isinstance(value, int | float) and value >= 0:
                 values[key] = value
             elif key != "parser":
@@ -82,14 +92,14 @@ class FilesConnector:
                 return
             yield from self._scan(self.root, "")
         except OSError as error:
-            raise SourceUnreachable(f"{error.filename or self.root}: {error.strerror}.") from error
+            raise SourceUnreachable(f"{_shown(error.filename or self.root)}: {error.strerror}.") from error
 
     def _scan(self, folder: Path, below: str) -> Iterator[Item]:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
             relative = below + entry.name
-            if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _TEMPORARY):
+            if _is_temporary(entry.name):
                 continue
             try:
                 if entry.is_dir(follow_symlinks=False):
@@ -101,11 +111,7 @@ class FilesConnector:
 
     def _wanted(self, relative: str) -> bool:
         def matches(globs: Sequence[str]) -> bool:
-            return any(
-                fnmatch.fnmatchcase(relative, glob)
-                or (glob.startswith("**/") and fnmatch.fnmatchcase(relative, glob[3:]))
-                for glob in globs
-            )
+            return any(_matcher(glob).fullmatch(relative) for glob in globs)
 
         return matches(self.options.include) and not matches(self.options.exclude)
 
@@ -121,22 +127,26 @@ class FilesConnector:
     def fetch(self, item: Item) -> Fetched:
         """The bytes, if the file did not change while it was read nor a moment before."""
         path = uri_path(item.uri)
+        name = _shown(path.name)
         try:
             handle = self._open(path)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
-                raise ItemUnreadable(f"{path.name} is a link or not a regular file.") from error
-            raise ItemUnreadable(f"{path.name}: {error.strerror}.") from error
+                raise ItemUnreadable(f"{name} is a link or not a regular file.") from error
+            raise ItemUnreadable(f"{name}: {error.strerror}.") from error
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            os.close(handle)
+            raise ItemUnreadable(f"{name} is not a regular file.")
         with os.fdopen(handle, "rb") as file:
-            before = os.fstat(file.fileno())
-            self._check(path, before)
+            self._check(name, before)
             try:
                 data = file.read(self.options.max_bytes + 1)
             except OSError as error:
-                raise ItemUnreadable(f"{path.name}: {error.strerror}.") from error
+                raise ItemUnreadable(f"{name}: {error.strerror}.") from error
             after = os.fstat(file.fileno())
         if _fingerprint(before) != _fingerprint(after) or len(data) != after.st_size:
-            raise ItemNotSettled(f"{path.name} changed while it was read.")
+            raise ItemNotSettled(f"{name} changed while it was read.")
         return Fetched(
             data=data,
             fingerprint=_fingerprint(after),
@@ -144,16 +154,16 @@ class FilesConnector:
             modified_at=datetime.fromtimestamp(after.st_mtime, UTC),
         )
 
-    def _check(self, path: Path, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
-            raise ItemUnreadable(f"{path.name} is not a regular file.")
+    def _check(self, name: str, found: os.stat_result) -> None:
         if abs(time() - found.st_mtime) < self.options.settle_s:
-            raise ItemNotSettled(f"{path.name} was written a moment ago.")
+            raise ItemNotSettled(f"{name} was written a moment ago.")
         if found.st_size > self.options.max_bytes:
-            raise DocumentTooLarge(f"{path.name} has {found.st_size:,} bytes; the limit is {self.options.max_bytes:,}.")
+            raise DocumentTooLarge(f"{name} has {found.st_size:,} bytes; the limit is {self.options.max_bytes:,}.")
 
     def _open(self, path: Path) -> int:
         """Open below the root without following a link anywhere on the way."""
+        if not path.is_relative_to(self.root) or ".." in path.parts:
+            raise ItemUnreadable(f"{_shown(path)} is not below {_shown(self.root)}.")
         if path == self.root:
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         at = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -167,21 +177,58 @@ class FilesConnector:
         finally:
             os.close(at)
 
+    def _concerns(self, _change: watchfiles.Change, path: str) -> bool:
+        """Whether an event is about something that would be listed (watchfiles' own filter drops node_modules)."""
+        below = Path(path).parts[len(self.root.parts) :]
+        return not any(_is_temporary(name) for name in below)
+
     def watch(self, changed: Callable[[], None], stop: Callable[[], bool]) -> None:
         """Call `changed` after each burst of events below the folder, until `stop()`.
 
         Raises SourceUnreachable when the folder cannot be watched.
         """
         try:
-            for _ in watchfiles.watch(
-                self.root, debounce=300, step=50, rust_timeout=500, yield_on_timeout=True, raise_interrupt=False
+            for changes in watchfiles.watch(
+                self.root,
+                watch_filter=self._concerns,
+                debounce=300,
+                step=50,
+                rust_timeout=500,
+                yield_on_timeout=True,
+                raise_interrupt=False,
             ):
                 if stop():
                     return
-                if _:
+                if changes:
                     changed()
-        except (FileNotFoundError, OSError) as error:
-            raise SourceUnreachable(f"{self.root} cannot be watched: {error}.") from error
+        # RuntimeError: what the watcher itself could not do; ValueError: it cannot take a name that is not UTF-8
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceUnreachable(f"{_shown(self.root)} cannot be watched: {_shown(error)}.") from error
+
+
+def _is_temporary(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _TEMPORARY)
+
+
+def _shown(name: object) -> str:
+    """A name that can be stored and printed: bytes that are not UTF-8 are replaced."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=256)
+def _matcher(glob: str) -> re.Pattern[str]:
+    """What a glob means, see FilesOptions. Raises Conflict."""
+    pattern = "(?:.*/)?" if "/" not in glob else ""
+    for piece in re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\])", glob):
+        if piece.startswith("[") and len(piece) > 2:
+            inside = piece[1:-1].replace("\\", r"\\")
+            pattern += "[" + ("^/" + inside[1:] if inside[0] == "!" else inside.replace("^", r"\^")) + "]"
+        else:
+            pattern += _GLOBS.get(piece) or re.escape(piece)
+    try:
+        return re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise Conflict(f"{glob!r} is not a glob: {error}.", hint='Globs look like "**/*.md".') from error
 
 
 def _fingerprint(found: os.stat_result) -> str:

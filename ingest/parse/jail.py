@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,7 +41,10 @@ ENVIRONMENT = {
     "TOKIO_WORKER_THREADS": "2",
 }
 # -I ignores PYTHON* variables, the user's site folder and the current folder: the package's own place is handed over.
-BOOT = "import sys; sys.path.append(sys.argv[1]); from ingest.parse.zygote import main; main(int(sys.argv[2]))"
+BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from ingest.parse.zygote import main; main(int(sys.argv[2]), sys.argv[3])"
+)
 OUT_OF_MEMORY = ("memory allocation of", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
 
@@ -129,6 +133,7 @@ class _Zygote:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._workplace = ""
 
     def parse(self, data: bytes, request: dict[str, Any], limits: JailLimits) -> Parsed:
         control = self._started()
@@ -166,6 +171,7 @@ class _Zygote:
             self._process.kill()
             self._process.wait()
             self._process = None
+            shutil.rmtree(self._workplace, ignore_errors=True)
 
     def _started(self) -> socket.socket:
         if self._process is not None and self._process.poll() is not None:
@@ -174,10 +180,11 @@ class _Zygote:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.settimeout(START_S)
             root = str(Path(__file__).resolve().parents[2])
+            self._workplace = tempfile.mkdtemp(prefix="ragsvc-parse-")
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", BOOT, root, str(theirs.fileno())],
-                    env={**ENVIRONMENT, "TMPDIR": tempfile.gettempdir()},
+                    [sys.executable, "-I", "-c", BOOT, root, str(theirs.fileno()), self._workplace],
+                    env={**ENVIRONMENT, "TMPDIR": self._workplace},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],

@@ -190,7 +190,9 @@ def _rows(table: LexborNode) -> Iterator[list[LexborNode]]:
 
 def _is_grid(table: LexborNode) -> bool:
     """Whether a table holds facts in rows and columns, rather than laying out the page."""
-    if table.attributes.get("role") in ("presentation", "none") or table.css_first("td table, h1, h2, h3, pre"):
+    if table.attributes.get("role") in ("presentation", "none") or table.css_first("h1, h2, h3, pre") is not None:
+        return False
+    if any(inner.mem_id != table.mem_id for inner in table.css("table")):
         return False
     widths = [len(cells) for cells in _rows(table)]
     return len(widths) > 1 and max(widths) > 1

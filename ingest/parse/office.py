@@ -88,6 +88,8 @@ def _extract(data: bytes, media_type: str, name: str) -> kreuzberg.ExtractionRes
         reason = " ".join(str(refused).split())[:300]
         if "password" in reason.lower() or "encrypted" in reason.lower():
             raise DocumentEncrypted(f"{name} is protected by a password.") from refused
+        if "out of memory" in reason.lower():
+            raise MemoryError(reason) from refused
         raise DocumentDamaged(f"{name} cannot be read: {reason}") from refused
 
 

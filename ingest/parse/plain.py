@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from io import StringIO
 from itertools import islice
 
 from charset_normalizer import from_bytes
@@ -23,6 +24,8 @@ BOMS = (
 )
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
+MAX_FIELD = 2**31 - 1
+"""The module's own limit of 131,072 characters refuses tables with long texts; the jail limits the whole."""
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -122,8 +125,11 @@ class DelimitedParser:
         """See ingest.protocols.Parser."""
         text = decode_text_file(data, media_type=media_type, name=name)
         delimiter = "\t" if media_type.startswith("text/tab") else sniff_delimiter(text)
-        csv.field_size_limit(len(text) + 1)
-        elements = tuple(table_elements(csv.reader(text.splitlines(keepends=True), delimiter=delimiter)))
+        csv.field_size_limit(MAX_FIELD)
+        try:
+            elements = tuple(table_elements(csv.reader(StringIO(text, newline=""), delimiter=delimiter)))
+        except csv.Error as broken:
+            raise DocumentDamaged(f"{name} is not a readable table: {broken}.") from broken
         if not elements:
             raise DocumentWithoutText(f"{name} holds no cells.", hint="Save some rows in it, or delete it.")
         return Parsed(elements)

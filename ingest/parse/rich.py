@@ -15,8 +15,9 @@ from typing import Any
 
 from ingest.errors import DocumentDamaged, DocumentWithoutText, TypeNotSupported
 from ingest.model import Element, ElementKind, Parsed
+from ingest.parse.archive import Archive
 from ingest.parse.markup import html_elements
-from ingest.parse.office import OLE, refuse_ole
+from ingest.parse.office import refuse_ole
 
 OFFICE = "application/vnd.openxmlformats-officedocument."
 KINDS: dict[str, ElementKind] = {
@@ -76,8 +77,9 @@ class UnstructuredParser:
     def parse(self, data: bytes, *, media_type: str, name: str) -> Parsed:
         """See ingest.protocols.Parser."""
         base = media_type.partition(";")[0].strip()
-        if data.startswith(OLE):
-            refuse_ole(data, name=name)
+        refuse_ole(data, name=name)
+        if data.startswith(b"PK\x03\x04"):
+            Archive(data, name=name)  # refuses bombs
         try:
             found = self._auto.partition(file=BytesIO(data), content_type=base, metadata_filename=name)
         except (ValueError, KeyError, OSError, ImportError, LookupError, AttributeError) as refused:
@@ -117,4 +119,3 @@ def _table(element: Any, text: str, page: int | None) -> Iterator[Element]:
         yield Element("paragraph", text, page=page)
     for row in rows:
         yield Element(row.kind, row.text, level=row.level, page=page)
-

@@ -18,7 +18,6 @@ import select
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -33,45 +32,39 @@ MESSAGE_BYTES = 1 << 16
 STDERR_BYTES = 2000
 
 
-def main(descriptor: int) -> None:
-    """Serve requests on the inherited socket until its other end closes."""
+def main(descriptor: int, workplace: str) -> None:
+    """Serve requests on the inherited socket until its other end closes; `workplace` is this process's own folder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who closes the socket
     registry.preload("default")
     lockdown.library_folders()  # once, not in each child
     gc.collect()
     gc.freeze()  # children do not copy pages only to mark objects
     lockdown.leave_network()
-    with socket.socket(fileno=descriptor) as control:
+    with socket.socket(fileno=descriptor) as control, contextlib.suppress(ConnectionError):
         while True:
             message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
             if not message:
-                return
-            try:
-                _serve(control, orjson.loads(message), *descriptors)
-            except BrokenPipeError:
-                return
+                break
+            _serve(control, orjson.loads(message), descriptors, workplace)
+    shutil.rmtree(workplace, ignore_errors=True)  # if the owner was killed, no one else does
 
 
-def _serve(control: socket.socket, request: dict[str, Any], document: int, answer: int) -> None:
+def _serve(control: socket.socket, request: dict[str, Any], descriptors: list[int], workplace: str) -> None:
+    document, answer = descriptors
     with contextlib.suppress(ParseError):  # the child meets the same, and reports it for its document
         registry.preload(request["parser"])
     _require_one_thread()
-    folder = Path(tempfile.mkdtemp(prefix="ragsvc-parse-"))
+    folder = Path(tempfile.mkdtemp(dir=workplace))
     try:
         child = os.fork()
         if child == 0:
             _child(request, folder, document, answer, os.getppid())
         os.close(document)
         os.close(answer)
-        ended = os.pidfd_open(child)
-        try:
-            socket.send_fds(control, [orjson.dumps({"child": child})], [ended])
-            _await(control, child, ended)
-        finally:
-            os.close(ended)
-        control.sendall(orjson.dumps(_reap(child, folder)))
+        end = _watch(control, child, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    control.sendall(orjson.dumps(end))  # last: who hears it may rely on nothing being left
 
 
 def _require_one_thread() -> None:
@@ -81,10 +74,17 @@ def _require_one_thread() -> None:
         raise RuntimeError(f"The zygote has {threads} threads: a parser's import started some.")
 
 
-def _await(control: socket.socket, child: int, ended: int) -> None:
-    readable = select.select([control.fileno(), ended], [], [])[0]
-    if ended not in readable:  # the owner is gone
-        os.kill(child, signal.SIGKILL)
+def _watch(control: socket.socket, child: int, folder: Path) -> dict[str, Any]:
+    """Hand the owner a handle on the child, wait for its end, and say how it ended."""
+    ended = os.pidfd_open(child)
+    try:
+        socket.send_fds(control, [orjson.dumps({"child": child})], [ended])
+        readable = select.select([control.fileno(), ended], [], [])[0]
+        if ended not in readable:  # the owner is gone
+            os.kill(child, signal.SIGKILL)
+        return _reap(child, folder)
+    finally:
+        os.close(ended)
 
 
 def _reap(child: int, folder: Path) -> dict[str, Any]:
@@ -146,18 +146,15 @@ def _confine(limits: dict[str, int], folder: Path, document: int, answer: int) -
 
 
 def _parse(request: dict[str, Any], document: int) -> dict[str, Any]:
+    name = request["name"]
     try:
         with open(document, "rb") as source:
             data = source.read()
-        parsed = registry.parse(data, media_type=request["media_type"], name=request["name"], parser=request["parser"])
+        parsed = registry.parse(data, media_type=request["media_type"], name=name, parser=request["parser"])
         return wire.encode_parsed(parsed)
     except ParseError as refused:
         return wire.encode_error(refused)
     except MemoryError:
-        return wire.encode_error(ParserKilled("The parser needed more memory than it is allowed."))
+        return wire.encode_error(ParserKilled(f"{name}: parsing needed more memory than its limit allows."))
     except RecursionError:
-        return wire.encode_error(ParserKilled("The document is nested too deeply to be parsed."))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+        return wire.encode_error(ParserKilled(f"{name} is nested too deeply to be parsed."))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from ingest.errors import Conflict
 from ingest.pipeline import now_utc
 from ragsvc import schemas, views
 from ragsvc.bootstrap import Service
-from ragsvc.routes.edge import PROBLEMS, Calls, json_response, page, run, service_of
+from ragsvc.routes.edge import PROBLEMS, Calls, Guarded, Limit, json_response, page, run, service_of
 
-router = APIRouter(prefix="/v1", tags=["collections"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["collections"], responses=PROBLEMS, route_class=Guarded)
 
 
 def _shown(service: Service, name: str) -> dict[str, Any]:
@@ -108,7 +108,13 @@ async def list_generations(request: Request, caller: Calls) -> Response:
 
 
 @router.get("/changes")
-async def list_changes(request: Request, caller: Calls, collection: str, since: int = 0, limit: int = 100) -> Response:
+async def list_changes(
+    request: Request,
+    caller: Calls,
+    collection: Annotated[str, Query(max_length=128)],
+    since: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    limit: Limit = 100,
+) -> Response:
     """What changed in a collection after the sequence number `since`, for documents that the caller may read."""
     caller.need("retrieve")
     caller.check(collection)
@@ -116,7 +122,7 @@ async def list_changes(request: Request, caller: Calls, collection: str, since: 
 
     def work() -> tuple[list[dict[str, Any]], str | None]:
         found = service.catalog.collections.get(collection)
-        entries = service.catalog.changes.since(since, collection_ids=[found.id], limit=min(max(limit, 1), 500))
+        entries = service.catalog.changes.since(since, collection_ids=[found.id], limit=limit)
         documents = service.catalog.changes.documents(list({entry.document_id for entry in entries}))
         readable = {d.id for d in documents.values() if caller.allowed.may_read(d.access)}
         shown = [views.change(entry) for entry in entries if entry.document_id in readable]

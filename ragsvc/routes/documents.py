@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -21,9 +21,21 @@ from ragsvc import schemas, views
 from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid
-from ragsvc.routes.edge import PROBLEMS, Calls, Cursor, Limit, body_of, json_response, page, run, service_of
+from ragsvc.routes.edge import (
+    PROBLEMS,
+    Calls,
+    Cursor,
+    Guarded,
+    Limit,
+    body_of,
+    json_response,
+    page,
+    run,
+    service_of,
+    visible_part,
+)
 
-router = APIRouter(prefix="/v1", tags=["documents"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["documents"], responses=PROBLEMS, route_class=Guarded)
 _METADATA: TypeAdapter[dict[str, schemas.MetadataValue]] = TypeAdapter(schemas.Metadata)
 _POLL_S = 0.05
 _WAIT_S = 120.0
@@ -47,15 +59,15 @@ def _version(service: Service, caller: Caller, version_id: str) -> Version:
     return version
 
 
-def _current(service: Service, document_id: str, now: datetime) -> Version | None:
+def _in_force(service: Service, document_id: str, at: datetime) -> Version | None:
     versions = service.catalog.documents.versions_of(document_id)
-    in_force = [v for v in versions if v.valid_from <= now and (v.valid_to is None or v.valid_to > now)]
+    in_force = [v for v in versions if v.valid_from <= at and (v.valid_to is None or v.valid_to > at)]
     return max(in_force, key=lambda version: version.ordinal, default=None)
 
 
 def _shown(service: Service, caller: Caller, document_id: str) -> dict[str, Any]:
     document, collection = _visible(service, caller, document_id)
-    return views.document(document, collection=collection, current=_current(service, document_id, now_utc()))
+    return views.document(document, collection=collection, current=_in_force(service, document_id, now_utc()))
 
 
 def _parse_metadata(text: str | None) -> dict[str, MetadataValue]:
@@ -68,6 +80,7 @@ def _parse_metadata(text: str | None) -> dict[str, MetadataValue]:
 
 def _push(service: Service, caller: Caller, collection: str, push: Mapping[str, Any], body: bytes) -> Job:
     """Keep the bytes and queue their ingestion: from then on nothing is lost."""
+    service.embedder_of(service.settings.embedder)  # loading a model must not hold the catalogue's write lock
     sha256 = service.blobs.put(body)
     with service.catalog.write():
         found = service.ensure_collection(collection)
@@ -88,8 +101,11 @@ async def _finished(request: Request, job: Job) -> Job:
     return job
 
 
-def _outcome(service: Service, caller: Caller, job: Job) -> tuple[int, dict[str, Any]]:
-    """Status and body of an ended push. Raises ParseError with the reason of a failure."""
+def _outcome(service: Service, caller: Caller, job: Job, valid_from: datetime | None) -> tuple[int, dict[str, Any]]:
+    """Status and body of an ended push. Raises ParseError with the reason of a failure.
+
+    Whoever pushes a document may know what it pushed, but not what else there is of a document it may not read.
+    """
     if job.state != "succeeded":
         error = job.error or {}
         raise ParseError(str(error.get("title", f"The job {job.id} was {job.state}.")), hint=str(error.get("hint", "")))
@@ -97,16 +113,24 @@ def _outcome(service: Service, caller: Caller, job: Job) -> tuple[int, dict[str,
     document = service.catalog.documents.find(job.source_id, str(job.payload["uri"]))
     if document is None:
         raise NotFound(f"{job.payload['uri']} was deleted meanwhile.")
-    versions = service.catalog.documents.versions_of(document.id)
+    pushed = _in_force(service, document.id, valid_from or now_utc())
+    version = pushed or service.catalog.documents.versions_of(document.id)[-1]  # deleted meanwhile: the last
+    readable = caller.allowed.may_read(document.access)
+    current = _in_force(service, document.id, now_utc()) if readable else version
+    collection = service.catalog.collections.by_id(document.collection_id).name
     body = {
-        "document": _shown(service, caller, document.id),
-        "version": views.version(versions[-1]),
+        "document": views.document(document, collection=collection, current=current),
+        "version": views.version(version),
         "changed": bool(job.counts.get("new") or job.counts.get("changed")),
     }
     return (201 if job.counts.get("new") else 200), body
 
 
-@router.put("/documents/{collection}/{uri:path}", openapi_extra={"requestBody": {"content": {"*/*": {}}}})
+@router.put(
+    "/documents/{collection}/{uri:path}",
+    responses={201: {"description": "A new document"}, 202: {"description": "Its job, not yet ended"}},
+    openapi_extra={"requestBody": {"content": {"*/*": {}}}},
+)
 async def put_document(
     request: Request,
     caller: Calls,
@@ -114,7 +138,7 @@ async def put_document(
     uri: str,
     title: Annotated[str | None, Query(max_length=1024)] = None,
     valid_from: schemas.Moment | None = None,
-    access: Annotated[list[str] | None, Query(max_length=256)] = None,
+    access: Annotated[list[schemas.Principal] | None, Query(max_length=256)] = None,
     metadata: Annotated[str | None, Query(max_length=65536)] = None,
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -137,7 +161,7 @@ async def put_document(
     ended = await _finished(request, job)
     if ended.state in ("queued", "running"):
         return json_response(views.job(ended), 202, {"Location": f"/v1/jobs/{job.id}"})
-    status, shown = await run(request, lambda: _outcome(service, caller, ended))
+    status, shown = await run(request, lambda: _outcome(service, caller, ended, valid_from))
     return json_response(shown, status)
 
 
@@ -154,6 +178,13 @@ def _pushed(service: Service, caller: Caller, collection: str, uri: str) -> Docu
     return document
 
 
+def _forget_waiting(service: Service, document: Document) -> None:
+    """A push that waits to be ingested came before the deletion, so it must not bring the document back."""
+    push = service.catalog.sources.get_push(document.source_id, document.uri)
+    if push is not None and service.catalog.sources.done_push(push):
+        service.blobs.delete(push.blob_sha256)
+
+
 @router.delete("/documents/{collection}/{uri:path}", status_code=204, response_class=Response)
 async def delete_document(request: Request, caller: Calls, collection: schemas.Name, uri: str) -> Response:
     """Hide a pushed document before this answers; its citations stay."""
@@ -167,6 +198,7 @@ async def delete_document(request: Request, caller: Calls, collection: schemas.N
             raise NotFound(f"{uri!r} was deleted already.")
         with service.catalog.write():
             service.catalog.recording.retire([document.id], now=now_utc())
+            _forget_waiting(service, document)
             service.catalog.audit.record("document.delete", document.id, actor=caller.actor, now=now_utc())
 
     await run(request, work)
@@ -190,11 +222,15 @@ async def list_documents(
 
     def work() -> tuple[list[dict[str, Any]], str | None]:
         collection_id = None if collection is None else service.catalog.collections.get(collection).id
-        found, more = service.catalog.documents.page(
-            collection_id=collection_id, allowed=caller.allowed, limit=limit, after=cursor or "", deleted=deleted
-        )
         names = {c.id: c.name for c in service.catalog.collections.all() if caller.sees(c.name)}
-        return [_shown(service, caller, d.id) for d in found if d.collection_id in names], more
+
+        def fetch(after: str | None) -> tuple[Sequence[Document], str | None]:
+            return service.catalog.documents.page(
+                collection_id=collection_id, allowed=caller.allowed, limit=limit, after=after or "", deleted=deleted
+            )
+
+        found, more = visible_part(fetch, lambda d: d.collection_id in names, limit=limit, after=cursor)
+        return [_shown(service, caller, d.id) for d in found], found[-1].id if more else None
 
     return page(*await run(request, work))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import orjson
 from fastapi import Depends, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from ingest.pipeline import now_utc
 from ragsvc import schemas
@@ -18,10 +20,13 @@ from ragsvc.bootstrap import Service
 from ragsvc.errors import BodyTooLarge, Invalid, Overloaded, Unauthorized
 
 T = TypeVar("T")
+P = TypeVar("P")
 _WAITING_PER_SLOT = 16
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]", "::1", "testserver"})
+_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^\[\]:]*)(?::\d*)?")
+_PROBLEM = schemas.Problem.model_json_schema()  # as `model` FastAPI would declare it as application/json too
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Problem, "content": {"application/problem+json": {}}, "description": text}
+    status: {"content": {"application/problem+json": {"schema": _PROBLEM}}, "description": text}
     for status, text in {
         401: "No or no valid API key",
         403: "The key lacks the scope",
@@ -69,7 +74,10 @@ async def run(request: Request, work: Callable[[], T]) -> T:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Who calls, before anything of the body is read. Raises Unauthorized."""
+    """Who calls. `Guarded` asks before anything of the body is read; the answer is kept. Raises Unauthorized."""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is not None:
+        return known
     service = service_of(request)
     header = request.headers.get("authorization")
 
@@ -77,10 +85,32 @@ async def caller_of(request: Request) -> Caller:
         return authenticate(header, service.catalog.keys, loopback=service.settings.is_loopback, now=now_utc())
 
     caller = await run(request, check)
-    host = request.headers.get("host", "").rsplit(":", 1)[0] if "]" not in request.headers.get("host", "") else "[::1]"
-    if caller is OWNER and host not in _LOOPBACK_HOSTS:  # a web page that points its own name at the loopback
-        raise Unauthorized(f"Without an API key this service answers only to localhost, not to {host!r}.")
+    said = request.headers.get("host", "")
+    host = _HOST.fullmatch(said)
+    if caller is OWNER and (host is None or host[1].lower() not in _LOOPBACK_HOSTS):
+        # a web page that points its own name at the loopback
+        raise Unauthorized(f"Without an API key this service answers only to localhost, not to {said[:100]!r}.")
+    request.state.caller = caller
     return caller
+
+
+class Guarded(APIRoute):
+    """A route that knows its caller before it reads a body, and reads no larger one than allowed.
+
+    FastAPI alone reads and parses the whole body first.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler behind the guard."""
+        answer, takes_json = super().get_route_handler(), self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            await caller_of(request)
+            if takes_json:
+                request._body = await body_of(request)  # what FastAPI parses
+            return await answer(request)
+
+        return guarded
 
 
 Calls = Annotated[Caller, Depends(caller_of)]
@@ -111,6 +141,26 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 def page(entries: list[Any], next_cursor: str | None) -> Response:
     """A list response."""
     return json_response({"data": entries, "next_cursor": next_cursor})
+
+
+def visible_part(
+    fetch: Callable[[P | None], tuple[Sequence[T], P | None]],
+    sees: Callable[[T], bool],
+    *,
+    limit: int,
+    after: P | None,
+) -> tuple[list[T], bool]:
+    """Up to `limit` entries that the caller may see, and whether there are more of them.
+
+    Nothing of the others shows: no page is short because of them, and no cursor names one. `fetch` gives the entries
+    after a place, and the place to go on from, None at the end.
+    """
+    found: list[T] = []
+    while True:
+        part, after = fetch(after)
+        found += [one for one in part if sees(one)]
+        if len(found) > limit or after is None:
+            return found[:limit], len(found) > limit
 
 
 def number_cursor(cursor: str | None) -> int | None:

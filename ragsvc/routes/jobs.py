@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from ingest.catalog.database import to_us
 from ingest.errors import NotFound
 from ingest.model import Job
 from ingest.pipeline import now_utc
@@ -17,10 +18,22 @@ from ragsvc import schemas, views
 from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid
-from ragsvc.routes.edge import PROBLEMS, Calls, Cursor, Limit, json_response, number_cursor, page, run, service_of
+from ragsvc.routes.edge import (
+    PROBLEMS,
+    Calls,
+    Cursor,
+    Guarded,
+    Limit,
+    json_response,
+    number_cursor,
+    page,
+    run,
+    service_of,
+    visible_part,
+)
 from ragsvc.routes.sources import IdempotencyKey, visible
 
-router = APIRouter(prefix="/v1", tags=["jobs"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["jobs"], responses=PROBLEMS, route_class=Guarded)
 _EVENT_S = 0.25
 _ENDED = ("succeeded", "failed", "cancelled")
 
@@ -79,9 +92,14 @@ async def list_jobs(
     before = number_cursor(cursor)
 
     def work() -> tuple[list[dict[str, Any]], str | None]:
-        jobs, more = service.catalog.jobs.page(limit=limit, before=before, state=state, source_id=source)
-        shown = [views.job(job) for job in jobs if caller.collections is None or _sees(service, caller, job)]
-        return shown, None if more is None else str(more)
+        def fetch(before: int | None) -> tuple[Sequence[Job], int | None]:
+            return service.catalog.jobs.page(limit=limit, before=before, state=state, source_id=source)
+
+        def sees(job: Job) -> bool:
+            return caller.collections is None or _sees(service, caller, job)
+
+        jobs, more = visible_part(fetch, sees, limit=limit, after=before)
+        return [views.job(job) for job in jobs], str(to_us(jobs[-1].created_at)) if more else None
 
     return page(*await run(request, work))
 

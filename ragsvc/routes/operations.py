@@ -20,7 +20,9 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "Not ready; says which part and what to do"}})
+@router.get(
+    "/readyz", responses={503: {"description": "Not ready; says what to do", "content": {"application/json": {}}}}
+)
 async def readyz(request: Request) -> Response:
     """The catalogue can be read, every index opens and the model is there; else 503 with what to do."""
     service = service_of(request)

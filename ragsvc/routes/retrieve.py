@@ -13,9 +13,9 @@ from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
 from ragsvc.citations import Erased, Resolved, resolve
 from ragsvc.freshness import Freshness, freshness_of
-from ragsvc.routes.edge import PROBLEMS, Calls, json_response, run, service_of
+from ragsvc.routes.edge import PROBLEMS, Calls, Guarded, json_response, run, service_of
 
-router = APIRouter(tags=["retrieve"], responses=PROBLEMS)
+router = APIRouter(tags=["retrieve"], responses=PROBLEMS, route_class=Guarded)
 
 
 def question_of(asked: schemas.RetrieveRequest, caller: Caller, service: Service) -> Question:
@@ -59,7 +59,11 @@ async def retrieve(request: Request, caller: Calls, asked: schemas.RetrieveReque
     return json_response(views.answer(answer, explain="explain" in asked.include, dropped="dropped" in asked.include))
 
 
-@router.get("/v1/citations/{citation_id}", response_model=schemas.CitationOut)
+@router.get(
+    "/v1/citations/{citation_id}",
+    response_model=schemas.CitationOut,
+    responses={410: {"description": "A tombstone: its document was erased", "content": {"application/json": {}}}},
+)
 async def citation(request: Request, caller: Calls, citation_id: str) -> Response:
     """Resolve a citation, for ever: its exact quote, or a tombstone (410) once its document was erased."""
     caller.need("retrieve")

