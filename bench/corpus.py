@@ -1,4 +1,4 @@
-"""Passages to measure with: a data set in BEIR layout where one is given, else sentences of the sample handbook, mixed."""
+"""Passages to measure with: a data set in BEIR layout, or else sentences of the sample handbook, mixed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """How fast is ingestion, end to end? `python bench/ingest.py [--passages N] [--dataset FOLDER] [--models FOLDER]`
 
 Method: N passages' worth of Markdown files in a folder go through the real job (list, fetch, jail, chunk, embed,
-record) and are followed into the index, once with the model and once with a free embedder, so that the pipeline itself
-is seen; then the same folder is synced again unchanged, and with 1 % of the files edited. CPU seconds are those of this
-process and its children. The limit is what the model's multiplications alone would cost: fp32 GEMM speed measured in the
-same run, in multiply-adds per CPU-second, over those that the model needs for the tokens it read. Times on a shared
-machine are noisy: compare the ratios.
+record) and are followed into the index, once with the model and once with a free embedder, so that the pipeline
+itself is seen; then the same folder is synced again unchanged, and with 1 % of the files edited. CPU seconds are
+those of this process and its children. The limit is what the model's multiplications alone would cost: fp32 GEMM
+speed measured in the same run, in multiply-adds per CPU-second, over those that the model needs for the tokens it
+read. Times on a shared machine are noisy: compare the ratios.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How fast is a retrieve, and where does its time go? `python bench/retrieve.py [--passages N] [--dataset FOLDER]`
 
-Method: N passages are ingested with the real pipeline; then different questions are asked one after the other, first in
-this process (with the parts that the response names: pin, embed, search, assemble), then over HTTP on the loopback from a
-real `ragsvc serve`. No question repeats, so no cache helps. Times on a shared machine are noisy: compare the shares.
+Method: N passages are ingested with the real pipeline; then different questions are asked one after the other, first
+in this process (with the parts that the response names: pin, embed, search, assemble), then over HTTP on the loopback
+from a real `ragsvc serve`. No question repeats, so no cache helps. Times on a shared machine are noisy: compare the
+shares.
 """
 
 from __future__ import annotations

@@ -182,6 +182,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut, lose])
 def test_damage_to_any_file_is_found_and_mended_from_the_log(sound: Path, tmp_path: Path, damage: Damage) -> None:
     files = stored_files(sound)
@@ -286,6 +287,7 @@ def test_a_reader_does_not_take_a_damaged_snapshot(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the disk refuses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("work", "code"), [("publish", errno.ENOSPC), ("merge", errno.EIO)])
 def test_a_refused_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, work: str) -> None:
     folder = tmp_path / "indexes"
