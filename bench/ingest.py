@@ -96,9 +96,8 @@ def measure(embedder: str, passages: int, dataset: Path | None, models: Path | N
                 ratio = run.chunks / cpu / limit
                 print(f"  GEMM limit   {limit:8.1f} passages per CPU-second; reached {ratio:.2f} of it")
             again, wall_again, _ = sync(service, source.id)
-            print(
-                f"  second sync  {wall_again:8.1f} s wall, {again.embedded} embedded, {again.counts['unchanged']} unchanged"
-            )
+            unchanged = again.counts["unchanged"]
+            print(f"  second sync  {wall_again:8.1f} s wall, {again.embedded} embedded, {unchanged} unchanged")
             edited = sorted(files.iterdir())[::100]
             for path in edited:
                 path.write_text(path.read_text(encoding="utf-8") + "\nOne more sentence was added here today.\n")

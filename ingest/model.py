@@ -1,4 +1,7 @@
-"""The values of ingestion. Frozen; they refer to each other by id, never by object."""
+"""The values of ingestion. Frozen; they refer to each other by id, never by object.
+
+Over 300 lines because the nouns of the package stand in one place, and nothing else does.
+"""
 
 from __future__ import annotations
 

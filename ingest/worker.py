@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from indexes.errors import RagsvcError
@@ -56,9 +57,10 @@ class Worker:
     def stop(self, *, timeout_s: float = 8.0) -> None:
         """Claim nothing more; running jobs stop at their next document and go back to the queue."""
         self._stop.set()
+        deadline = monotonic() + timeout_s
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout_s)
+                thread.join(max(deadline - monotonic(), 0))
 
     def _loop(self) -> None:
         while not self._stop.is_set():
@@ -144,6 +146,9 @@ class Worker:
         log.warning("job %s: %s", job.id, error.message)
         scheduled = job.payload.get("scheduled") is True
         if error.retryable and not scheduled and job.attempts < MAX_ATTEMPTS:
+            if self._catalog.jobs.get(job.id).cancel_requested:
+                self._stopped(job, run)
+                return
             delay = _FIRST_RETRY_S * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
             self._catalog.jobs.release(job.id, self.owner, now=self._now(), delay=timedelta(seconds=delay))
             return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from indexes.errors import QueryInvalid
 from indexes.model import Allowed, Filter, Generation, Hit, Mode
 from ingest.model import Document, StoredChunk, StoredText, Version
 from ragsvc.citations import Location
@@ -104,3 +105,14 @@ class Found:
     chunk: StoredChunk
     text: StoredText
     freshness: Freshness
+
+
+def parse_snapshot(text: str) -> dict[str, int]:
+    """Generation id -> sequence number. Raises QueryInvalid."""
+    named: dict[str, int] = {}
+    for part in text.removeprefix("snap_").split("."):
+        generation, _, seq = part.partition("_")
+        if not text.startswith("snap_") or not (seq.isascii() and seq.isdigit() and len(seq) < 19):
+            raise QueryInvalid(f"{text!r} is not a snapshot id.", hint="Copy `snapshot.id` of an earlier response.")
+        named[f"gen_{generation}"] = int(seq)
+    return named

@@ -14,7 +14,7 @@ from indexes.errors import RagsvcError
 from ragsvc import __version__
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid, NoRoute, ServiceError, Unauthorized, problem_of, status_of
-from ragsvc.routes import collections, documents, jobs, operations, retrieve, sources
+from ragsvc.routes import collections, documents, jobs, operations, retrieve, sources, versions
 from ragsvc.routes.edge import Executor, json_response
 from ragsvc.telemetry import Metrics
 
@@ -35,7 +35,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.executor = Executor(service.settings.searches)
     app.state.registry = metrics.registry
-    for module in (retrieve, collections, sources, documents, jobs, operations):
+    for module in (retrieve, collections, sources, documents, versions, jobs, operations):
         app.include_router(module.router)
     app.add_exception_handler(RagsvcError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -34,6 +34,7 @@ from ragsvc.settings import Settings
 
 log = logging.getLogger("ragsvc")
 _MAINTAIN_S = 0.5
+_WORKER_STOP_S = 3.0  # with the 6 s of serving.py it makes less than 10; what did not stop is leased again later
 
 
 class WriterLock:
@@ -166,7 +167,7 @@ class Backstage:
         """End in order: nothing new, then what runs, then the upkeep."""
         self.schedule.stop()
         self.watch.stop()
-        self.worker.stop()
+        self.worker.stop(timeout_s=_WORKER_STOP_S)
         self._stop.set()
         self._upkeep.join(5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from indexes.protocols import Embedder
 from ingest.catalog.documents import Documents
 from ingest.catalog.ids import vector_key
 from ingest.embed import sentence_input
-from ragsvc.answer import Found, Usage
-from ragsvc.citations import heading_path
+from ragsvc.answer import Found, Question, Usage
+from ragsvc.citations import citation_id, heading_path
+from ragsvc.errors import Stale
 from ragsvc.model import Candidate, CandidateSentence, Packed
 from ragsvc.tokens import TokenCounter
 
@@ -131,3 +133,24 @@ def account(packed: Packed, found: Sequence[Found], counter: TokenCounter) -> Us
         baseline=BASELINE,
         tokenizer=counter.name,
     )
+
+
+def within_limits(question: Question, found: Sequence[Found]) -> tuple[list[Found], list[tuple[str, str]]]:
+    """Apply `min_score` and `max_staleness`. Raises Stale if the question says so."""
+    kept: list[Found] = []
+    dropped: list[tuple[str, str]] = []
+    for one in found:
+        limit = question.max_staleness_s
+        late = limit is not None and one.freshness.verified_age_s > limit
+        reason = "threshold" if question.min_score is not None and one.fused < question.min_score else None
+        if late and reason is None and question.on_stale == "error":
+            raise Stale(f"A passage of {one.document.uri} was verified {one.freshness.verified_age_s} s ago.")
+        if late and question.on_stale == "drop":
+            reason = reason or "stale"
+        if reason is not None:
+            dropped.append((citation_id(one.version.id, [one.chunk.draft.span]), reason))
+        elif late and one.freshness.status == "fresh":
+            kept.append(replace(one, freshness=replace(one.freshness, status="stale")))
+        else:
+            kept.append(one)
+    return kept, dropped

@@ -20,10 +20,9 @@ from ingest.catalog.database import from_us, to_us
 from ingest.follow import Follower
 from ingest.model import Collection
 from ingest.pipeline import now_utc
-from ragsvc.answer import Answer, Found, Question, Result, State
-from ragsvc.candidates import account, best_cosine, candidates_of
+from ragsvc.answer import Answer, Found, Question, Result, State, parse_snapshot
+from ragsvc.candidates import account, best_cosine, candidates_of, within_limits
 from ragsvc.citations import citation_id, location_of, sha256_of
-from ragsvc.errors import Stale
 from ragsvc.freshness import freshness_of
 from ragsvc.model import Packed, Passage, Sufficiency
 from ragsvc.pack import pack
@@ -34,7 +33,6 @@ _DEPTH = 100
 _CANDIDATES = 30
 _CACHED_QUERIES = 1024
 _LANGUAGES_S = 30.0
-_Dropped = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Retriever:
         fused = _fuse(question.mode, self._search(question, pinned, vectors))
         clock.mark("search")
         confirmed = self._confirm(question, pinned, fused[:_CANDIDATES], now)
-        found, dropped = _within_limits(question, confirmed)
+        found, dropped = within_limits(question, confirmed)
         packed, sufficiency = self._pack(question, found, embedders, vectors, counter)
         answer = Answer(
             id="ret_" + secrets.token_hex(12),
@@ -116,7 +114,7 @@ class Retriever:
 
     def _pin(self, question: Question, now: datetime) -> list[_Pinned]:
         """One state of each collection: the newest, or the one that an earlier answer came from."""
-        replayed = None if question.snapshot is None else _parse_snapshot(question.snapshot)
+        replayed = None if question.snapshot is None else parse_snapshot(question.snapshot)
         pinned = []
         for name in question.collections:
             collection = self._catalog.collections.get(name)
@@ -276,40 +274,8 @@ class Retriever:
         )
 
 
-def _parse_snapshot(text: str) -> dict[str, int]:
-    """Generation id -> sequence number. Raises QueryInvalid."""
-    named: dict[str, int] = {}
-    for part in text.removeprefix("snap_").split("."):
-        generation, _, seq = part.partition("_")
-        if not text.startswith("snap_") or not (seq.isascii() and seq.isdigit() and len(seq) < 19):
-            raise QueryInvalid(f"{text!r} is not a snapshot id.", hint="Copy `snapshot.id` of an earlier response.")
-        named[f"gen_{generation}"] = int(seq)
-    return named
-
-
 def _fuse(mode: Mode, hits: Sequence[Hit]) -> list[tuple[Hit, float]]:
     """Best first. A single leg keeps its own scores."""
     if mode == "hybrid":
         return convex(hits)
     return dense_only(hits) if mode == "dense" else lexical_only(hits)
-
-
-def _within_limits(question: Question, found: Sequence[Found]) -> tuple[list[Found], _Dropped]:
-    """Apply `min_score` and `max_staleness`. Raises Stale if the question says so."""
-    kept: list[Found] = []
-    dropped: _Dropped = []
-    for one in found:
-        limit = question.max_staleness_s
-        late = limit is not None and one.freshness.verified_age_s > limit
-        reason = "threshold" if question.min_score is not None and one.fused < question.min_score else None
-        if late and reason is None and question.on_stale == "error":
-            raise Stale(f"A passage of {one.document.uri} was verified {one.freshness.verified_age_s} s ago.")
-        if late and question.on_stale == "drop":
-            reason = reason or "stale"
-        if reason is not None:
-            dropped.append((citation_id(one.version.id, [one.chunk.draft.span]), reason))
-        elif late and one.freshness.status == "fresh":
-            kept.append(replace(one, freshness=replace(one.freshness, status="stale")))
-        else:
-            kept.append(one)
-    return kept, dropped

@@ -14,7 +14,7 @@ from ragsvc.app import make_app
 from ragsvc.bootstrap import Backstage, Service
 from ragsvc.errors import Unsafe
 
-_DRAIN_S = 8
+_DRAIN_S = 6
 _BACKLOG = 2048
 log = logging.getLogger("ragsvc")
 

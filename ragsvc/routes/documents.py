@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,7 +21,9 @@ from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid
 from ragsvc.routes.edge import (
+    ANY_BODY,
     PROBLEMS,
+    PUSHED,
     Calls,
     Cursor,
     Guarded,
@@ -41,22 +42,13 @@ _POLL_S = 0.05
 _WAIT_S = 120.0
 
 
-def _visible(service: Service, caller: Caller, document_id: str) -> tuple[Document, str]:
+def visible(service: Service, caller: Caller, document_id: str) -> tuple[Document, str]:
     """The document and its collection's name. Raises NotFound, also for what the caller may not see."""
     document = service.catalog.documents.get(document_id, allowed=caller.allowed)
     collection = service.catalog.collections.by_id(document.collection_id).name
     if not caller.sees(collection):
         raise NotFound(f"There is no document {document_id}.")
     return document, collection
-
-
-def _version(service: Service, caller: Caller, version_id: str) -> Version:
-    try:
-        version, document = service.catalog.documents.version(version_id, allowed=caller.allowed)
-        _visible(service, caller, document.id)
-    except NotFound as error:
-        raise NotFound(f"There is no version {version_id}.") from error
-    return version
 
 
 def _in_force(service: Service, document_id: str, at: datetime) -> Version | None:
@@ -66,7 +58,7 @@ def _in_force(service: Service, document_id: str, at: datetime) -> Version | Non
 
 
 def _shown(service: Service, caller: Caller, document_id: str) -> dict[str, Any]:
-    document, collection = _visible(service, caller, document_id)
+    document, collection = visible(service, caller, document_id)
     return views.document(document, collection=collection, current=_in_force(service, document_id, now_utc()))
 
 
@@ -126,11 +118,7 @@ def _outcome(service: Service, caller: Caller, job: Job, valid_from: datetime | 
     return (201 if job.counts.get("new") else 200), body
 
 
-@router.put(
-    "/documents/{collection}/{uri:path}",
-    responses={201: {"description": "A new document"}, 202: {"description": "Its job, not yet ended"}},
-    openapi_extra={"requestBody": {"content": {"*/*": {}}}},
-)
+@router.put("/documents/{collection}/{uri:path}", responses=PUSHED, openapi_extra=ANY_BODY)
 async def put_document(
     request: Request,
     caller: Calls,
@@ -250,7 +238,7 @@ async def list_versions(request: Request, caller: Calls, document_id: str) -> Re
     service = service_of(request)
 
     def work() -> list[dict[str, Any]]:
-        _visible(service, caller, document_id)
+        visible(service, caller, document_id)
         return [views.version(version) for version in service.catalog.documents.versions_of(document_id)]
 
     return page(await run(request, work), None)
@@ -266,37 +254,5 @@ async def get_pushed(request: Request, caller: Calls, collection: schemas.Name, 
     def work() -> dict[str, Any]:
         document = _pushed(service, caller, collection, uri)
         return _shown(service, caller, document.id)
-
-    return json_response(await run(request, work))
-
-
-@router.get("/versions/{version_id}/text", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def version_text(request: Request, caller: Calls, version_id: str) -> Response:
-    """Exactly the normalised text that all offsets count in."""
-    caller.need("retrieve")
-    service = service_of(request)
-
-    def work() -> str:
-        return service.catalog.documents.text(_version(service, caller, version_id).id).text
-
-    return Response(await run(request, work), media_type="text/plain; charset=utf-8")
-
-
-@router.get("/versions/{a}/diff/{b}")
-async def version_diff(request: Request, caller: Calls, a: str, b: str) -> Response:
-    """What changed from version `a` to version `b`: a unified diff, and the lines added and removed."""
-    caller.need("retrieve")
-    service = service_of(request)
-
-    def work() -> dict[str, Any]:
-        old, new = (service.catalog.documents.text(_version(service, caller, one).id).text for one in (a, b))
-        lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), fromfile=a, tofile=b, lineterm=""))
-        return {
-            "from": a,
-            "to": b,
-            "added": sum(line.startswith("+") and not line.startswith("+++") for line in lines),
-            "removed": sum(line.startswith("-") and not line.startswith("---") for line in lines),
-            "diff": "\n".join(lines),
-        }
 
     return json_response(await run(request, work))

@@ -14,7 +14,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from ingest.pipeline import now_utc
-from ragsvc import schemas
+from ragsvc import responses
 from ragsvc.auth import OWNER, Caller, authenticate
 from ragsvc.bootstrap import Service
 from ragsvc.errors import BodyTooLarge, Invalid, Overloaded, Unauthorized
@@ -24,7 +24,7 @@ P = TypeVar("P")
 _WAITING_PER_SLOT = 16
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^\[\]:]*)(?::\d*)?")
-_PROBLEM = schemas.Problem.model_json_schema()  # as `model` FastAPI would declare it as application/json too
+_PROBLEM = responses.Problem.model_json_schema()  # as `model` FastAPI would declare it as application/json too
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"content": {"application/problem+json": {"schema": _PROBLEM}}, "description": text}
     for status, text in {
@@ -37,6 +37,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "Overloaded, or a part is damaged",
     }.items()
 }
+PUSHED: dict[int | str, dict[str, Any]] = {
+    201: {"description": "A new document"},
+    202: {"description": "Its job, not yet ended"},
+}
+ANY_BODY: dict[str, Any] = {"requestBody": {"content": {"*/*": {}}}}
 
 
 class Executor:

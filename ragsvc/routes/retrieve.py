@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from ingest.duration import seconds_of
 from ingest.errors import NotFound
 from ingest.pipeline import now_utc
-from ragsvc import schemas, views
+from ragsvc import responses, schemas, views
 from ragsvc.answer import Answer, Question
 from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
@@ -45,8 +45,8 @@ def question_of(asked: schemas.RetrieveRequest, caller: Caller, service: Service
     )
 
 
-@router.post("/v1/retrieve", response_model=schemas.RetrieveResponse, response_model_exclude_unset=True)
-@router.post("/retrieve", response_model=schemas.RetrieveResponse, include_in_schema=False)
+@router.post("/v1/retrieve", response_model=responses.RetrieveResponse, response_model_exclude_unset=True)
+@router.post("/retrieve", response_model=responses.RetrieveResponse, include_in_schema=False)
 async def retrieve(request: Request, caller: Calls, asked: schemas.RetrieveRequest) -> Response:
     """Question -> grounded context with citations and freshness."""
     caller.need("retrieve")
@@ -61,7 +61,7 @@ async def retrieve(request: Request, caller: Calls, asked: schemas.RetrieveReque
 
 @router.get(
     "/v1/citations/{citation_id}",
-    response_model=schemas.CitationOut,
+    response_model=responses.CitationOut,
     responses={410: {"description": "A tombstone: its document was erased", "content": {"application/json": {}}}},
 )
 async def citation(request: Request, caller: Calls, citation_id: str) -> Response:

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from ingest.catalog.keys import SCOPES
 from ingest.pipeline import now_utc
-from ragsvc import schemas
+from ragsvc import responses, schemas
 from ragsvc.app import make_app
 from ragsvc.bootstrap import Service, build
 from ragsvc.settings import Settings
@@ -160,14 +160,14 @@ def test_table_of_a_question_has_its_defaults() -> None:
 
 def test_example_of_an_answer_has_exactly_the_declared_members() -> None:
     example = json.loads(fences(ROUTES["POST", "/v1/retrieve"].body, "json")[0])
-    compare(schemas.RetrieveResponse, example)
+    compare(responses.RetrieveResponse, example)
 
 
 def compare(model: type[BaseModel], example: dict[str, Any]) -> None:
     """Members of the example and of the model, all the way down."""
     assert set(example) == set(model.model_fields) - {"explain"}, model.__name__
     for name, value in example.items():
-        inner = [kind for kind in models(model.model_fields[name].annotation)]
+        inner = list(models(model.model_fields[name].annotation))
         for one in value if isinstance(value, list) else [value]:
             if inner and one is not None:
                 compare(inner[0], one)

@@ -321,3 +321,13 @@ def test_workers_share_the_work(catalog: Catalog) -> None:
         for worker in workers:
             worker.stop()
     assert sorted(ran) == sorted(f"src_{number}" for number in range(40))  # each once
+
+
+def test_a_cancelled_job_is_not_tried_again(catalog: Catalog, clock: Clock) -> None:
+    def handler(job: Job, run: Run) -> None:
+        catalog.jobs.cancel(job.id, now=START)
+        raise SourceUnreachable("gone")
+
+    job = sync(catalog)
+    Worker(catalog, {"sync": handler}, clock=clock).work_once()
+    assert catalog.jobs.get(job.id).state == "cancelled"
