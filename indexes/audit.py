@@ -8,7 +8,9 @@ from indexes.durable import Stamp
 from indexes.errors import SegmentDamaged, SnapshotDamaged
 from indexes.model import Problem
 from indexes.segment import check_segment, read_segment
-from indexes.snapshot import SEGMENTS, Record, read_snapshot, read_tables, snapshot_files, unpack
+from indexes.snapshot import SEGMENTS, Record, marks, read_snapshot, read_tables, snapshot_files, unpack
+
+ATTEMPTS = 10
 
 
 def check_generation(folder: Path) -> tuple[Problem, ...]:
@@ -16,6 +18,16 @@ def check_generation(folder: Path) -> tuple[Problem, ...]:
 
     Files and folders that no snapshot names are no problem: the next publish sweeps them.
     """
+    problems: tuple[Problem, ...] = ()
+    for _ in range(ATTEMPTS):
+        before = marks(folder)
+        problems = _check_all(folder)
+        if not problems or marks(folder) == before:
+            break  # else something was published meanwhile, and what we were reading swept
+    return problems
+
+
+def _check_all(folder: Path) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     wanted: dict[tuple[str, Stamp], str] = {}
     for path in snapshot_files(folder):

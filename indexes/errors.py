@@ -34,6 +34,19 @@ class RagsvcError(Exception):
         return str(self.args[0])
 
 
+def revive(name: str, message: str, hint: str) -> RagsvcError:
+    """The error of a class name that was stored with its words, such as a job's; RagsvcError if the class is gone."""
+    waiting: list[type[RagsvcError]] = [RagsvcError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__name__ == name:
+            error = kind.__new__(kind)
+            RagsvcError.__init__(error, message, hint=hint or None)
+            return error
+        waiting += kind.__subclasses__()
+    return RagsvcError(message, hint=hint or None)
+
+
 class EngineError(RagsvcError):
     """The index engine could not do what was asked."""
 

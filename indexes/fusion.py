@@ -17,8 +17,9 @@ Fused = list[tuple[Hit, float]]
 def convex(hits: Sequence[Hit], weight: float = 0.5) -> Fused:
     """`weight` times the dense score plus the rest times the lexical one, each min-max normalised over `hits`.
 
-    A leg that was not asked, or that scores all hits alike, tells nothing and adds 0 to each. The result is
-    in [0, 1]. Chosen as the default because it beat RRF on ten of ten sets (DESIGN 5).
+    A leg that was not asked adds 0; one that scores all hits alike, and above 0, adds its whole weight to each: it
+    tells them not apart, but a single good hit is no bad one. The result is in [0, 1]. Chosen as the default
+    because it beat RRF on ten of ten sets (DESIGN 5).
     """
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"weight must be between 0 and 1, not {weight}")
@@ -66,7 +67,7 @@ def _normalised(hits: Sequence[Hit], leg: _Leg) -> list[float]:
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     spread = high - low
     if spread <= 0.0:
-        return [0.0] * len(legs)
+        return [0.0 if score is None or score.score <= 0.0 else 1.0 for score in legs]
     return [0.0 if score is None else (score.score - low) / spread for score in legs]
 
 

@@ -96,7 +96,7 @@ class HybridSearcher:
     def _lexical(self, query: Query) -> _Way | None:
         if not query.terms:
             return None
-        weights = self._state.weights(query.terms)
+        weights = self._state.weights(query.terms, at_seq=query.at_seq)
         return _Way(
             top=lambda piece, rows: lexical_top(piece, weights, query.limit, rows),
             scores=lambda piece, rows: score_rows(piece, weights, rows),

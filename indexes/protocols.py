@@ -78,6 +78,10 @@ class IndexWriter(Protocol):
         """Join small segments into one; False when nothing needed it."""
         ...
 
+    def refresh(self) -> bool:
+        """For readers: move to a newer published state; then apply the log again from `seq`. False if there is none."""
+        ...
+
 
 class Engine(Protocol):
     """Where generations are stored and searched."""

@@ -28,7 +28,6 @@ from indexes.errors import SegmentDamaged
 from indexes.lexical import LexicalIndex, read_lexical, write_lexical
 from indexes.model import Matrix
 from indexes.postings import Terms
-from indexes.rowhash import row_hash as row_hash
 
 FORMAT: Final = 1
 DENSE, LEXICAL, ROWS, NAMES, MANIFEST = "dense.faiss", "lexical", "rows.npz", "rows.json", "manifest.json"

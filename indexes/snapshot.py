@@ -9,6 +9,7 @@ A snapshot becomes current by the rename of its JSON file, after everything it n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -47,9 +48,32 @@ class Record:
     purged: bool
 
 
+class Mark(NamedTuple):
+    """A snapshot file at one moment: another one whenever something is published, for the same `seq` too."""
+
+    name: str
+    inode: int
+    modified_ns: int
+
+
 def snapshot_files(folder: Path) -> list[Path]:
     """The snapshot files of a generation, newest first."""
     return sorted((folder / SNAPSHOTS).glob("[0-9]*.json"), reverse=True)
+
+
+def snapshot_seq(name: str) -> int:
+    """The sequence number in the name of a snapshot file."""
+    return int(name.removesuffix(".json"))
+
+
+def marks(folder: Path) -> tuple[Mark, ...]:
+    """What the snapshot files are now, newest first. Who read while this changed may have read what was swept."""
+    found = []
+    for path in snapshot_files(folder):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found.append(Mark(path.name, status.st_ino, status.st_mtime_ns))
+    return tuple(found)
 
 
 def write_snapshot(

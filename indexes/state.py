@@ -65,9 +65,19 @@ class State:
         in_memory = int(self.memory.lengths[self._memory_open].sum())
         return sum(piece.open_length for piece in self.sealed) + in_memory
 
-    def weights(self, terms: Sequence[str]) -> Weights:
-        """What each term of a query is worth, by the rows of all open versions."""
-        return weigh(terms, rows=self._open_rows, length=self._open_length, df=self._df)
+    def weights(self, terms: Sequence[str], *, at_seq: int | None = None) -> Weights:
+        """What each term of a query is worth, by the rows of all versions that are open, or were at `at_seq`."""
+        if at_seq is None:
+            return weigh(terms, rows=self._open_rows, length=self._open_length, df=self._df)
+        versions = self.versions
+        then = (versions.recorded <= at_seq) & (versions.closed > at_seq)
+        counted = [(piece, alive(piece, versions) & then[piece.row_version]) for piece in self.pieces]
+        return weigh(
+            terms,
+            rows=sum(int(np.count_nonzero(mask)) for _, mask in counted),
+            length=sum(int(piece.lengths[mask].sum()) for piece, mask in counted),
+            df=lambda term: sum(int(np.count_nonzero(mask[piece.posting(term)[0]])) for piece, mask in counted),
+        )
 
     def _df(self, term: str) -> int:
         in_memory = self.memory.open_df(term, self._memory_open)

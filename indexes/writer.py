@@ -23,13 +23,13 @@ from indexes.memory import Memory
 from indexes.model import Generation, Op, Problem, Snapshot
 from indexes.pieces import SealedPiece, erased, gather
 from indexes.segment import Contents, Segment, read_segment, write_segment
-from indexes.snapshot import SEGMENTS, SNAPSHOTS, Record, snapshot_files, sweep, write_snapshot
+from indexes.snapshot import SEGMENTS, SNAPSHOTS, Mark, Record, marks, snapshot_seq, sweep, write_snapshot
 from indexes.state import State, advance
 from indexes.tables import NO_ROWS, Loaded, load, pack_tables
 from indexes.tiers import worth_merging
 from indexes.versions import Longs, Versions
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 """Tries to load while another process publishes and sweeps."""
 
 
@@ -49,6 +49,7 @@ class EmbeddedWriter:
         self._tip = loaded.state
         self._shown = loaded.state
         self._stored = loaded.record
+        self._refused: Mark | None = None
         if writable:
             self._begin(loaded)
 
@@ -103,11 +104,13 @@ class EmbeddedWriter:
         Afterwards `seq` may be smaller than before: apply the change log again from there. Readers keep
         the state they know until that has caught up, so nobody ever sees an older one.
         """
-        newest = next(iter(snapshot_files(self._folder)), None)
-        if self.writable or newest is None or (self._stored is not None and int(newest.stem) <= self._stored.seq):
+        newest = next(iter(marks(self._folder)), None)
+        known = -1 if self._stored is None else self._stored.seq
+        if self.writable or newest is None or newest == self._refused or snapshot_seq(newest.name) <= known:
             return False
         loaded = self._load({piece.segment.id: piece.segment for piece in self._tip.sealed})
-        if loaded.record is None or (self._stored is not None and loaded.record.seq <= self._stored.seq):
+        if loaded.record is None or loaded.record.seq <= known:
+            self._refused = newest  # it is damaged: do not read it again each time
             return False
         with self._lock:
             self._memory, self._stored, self.problems = loaded.memory, loaded.record, loaded.problems
@@ -115,12 +118,11 @@ class EmbeddedWriter:
         return True
 
     def _load(self, open_segments: dict[str, Segment]) -> Loaded:
-        loaded = load(self._folder, self.generation, self._numbers, open_segments)
         for _ in range(ATTEMPTS):
-            newest = next(iter(snapshot_files(self._folder)), None)
-            if not loaded.problems or newest is None or newest in loaded.rejected:
-                break
-            loaded = load(self._folder, self.generation, self._numbers, open_segments)  # swept while we read
+            before = marks(self._folder)
+            loaded = load(self._folder, self.generation, self._numbers, open_segments)
+            if not loaded.problems or marks(self._folder) == before:
+                break  # else the writing process published, and swept what we were reading
         return loaded
 
     def _begin(self, loaded: Loaded) -> None:

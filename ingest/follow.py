@@ -89,6 +89,7 @@ class Follower:
         if followed.writer.seq >= last:
             return
         with followed.lock:
+            self._shed(followed)
             while followed.writer.seq < last:
                 entries = self._catalog.changes.since(followed.writer.seq, collection_ids=[collection_id], limit=_BATCH)
                 if not entries:
@@ -97,6 +98,11 @@ class Follower:
                 followed.writer.apply(ops, seq=entries[-1].seq)
                 followed.unpublished += sum(len(op.chunks) if isinstance(op, Put) else 1 for op in ops)
                 followed.changed_at = monotonic()
+
+    def _shed(self, followed: _Followed) -> None:
+        """A reader that holds much in memory moves to what the writer has published since."""
+        if not self._writable and followed.unpublished >= _PUBLISH_CHUNKS and followed.writer.refresh():
+            followed.unpublished = 0
 
     def ops(self, entries: Sequence[Change], generation: Generation) -> list[Op]:
         """What the entries come to.

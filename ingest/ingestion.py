@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from indexes.errors import revive
 from indexes.model import Generation
 from indexes.protocols import Embedder
 from ingest.catalog.catalog import Catalog
 from ingest.catalog.sources import PUSH
-from ingest.connectors.files import FilesConnector, FilesOptions
+from ingest.connectors.files import MAX_DOCUMENT_BYTES, FilesConnector, FilesOptions
 from ingest.connectors.push import PushConnector
 from ingest.drafting import Drafting, ParsesSafely
 from ingest.embed import EmbeddingPass
@@ -21,22 +22,16 @@ from ingest.protocols import BlobStore, Chunker, Connector
 from ingest.run import Run
 
 
-class PushFailed(IngestError):
-    """The pushed document could not be ingested."""
-
-    hint = "Mend the document and push it again."
-
-
 class IndexesDisagree(IngestError):
     """Catalogue and indexes do not hold the same."""
 
     hint = "Run `ragsvc verify --repair`: the indexes are rebuilt from the catalogue without embedding."
 
 
-def open_connector(source: Source) -> Connector:
+def open_connector(source: Source, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Connector:
     """The connector of a listed source. Raises Conflict for a kind or options that do not exist."""
     if source.kind == "files":
-        return FilesConnector(source.uri, FilesOptions.of(dict(source.options)))
+        return FilesConnector(source.uri, FilesOptions.of({"max_bytes": max_bytes, **source.options}))
     raise Conflict(f"There is no connector of kind {source.kind!r}.", hint="Kinds: files.")
 
 
@@ -51,6 +46,7 @@ class Ingestion:
     embedder_of: Callable[[str], Embedder]
     chunker_of: Callable[[str], Chunker]
     pipeline: Pipeline
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
 
     def handlers(self) -> dict[str, Callable[[Job, Run], None]]:
         """Kind of job -> what does it."""
@@ -61,12 +57,14 @@ class Ingestion:
         source = self._source(job)
         if source.kind == PUSH:
             raise Conflict("Pushed documents have no place to sync with.", hint="Push them again.")
-        drafting, embedding, generation = self._parts(source, open_connector(source), None)
+        drafting, embedding, generation = self._parts(
+            source, open_connector(source, max_bytes=self.max_document_bytes), None
+        )
         approved = int(job.payload.get("approve_deletions", 0))
         self.pipeline.sync(drafting, embedding, generation, run, approved=approved)
 
     def push(self, job: Job, run: Run) -> None:
-        """Ingest one pushed document. Raises PushFailed with the reason of its dead letter."""
+        """Ingest one pushed document. Raises the error of its dead letter."""
         source, uri = self._source(job), str(job.payload["uri"])
         push = self.catalog.sources.get_push(source.id, uri)
         if push is None:
@@ -76,7 +74,7 @@ class Ingestion:
         self.pipeline.push(drafting, embedding, generation, run)
         if run.counts["failed"]:
             letter = self.catalog.dead_letters.of_source(source.id)[uri]
-            raise PushFailed(letter.reason, hint=letter.hint)
+            raise revive(letter.error_type, letter.reason, letter.hint)
         self._forget(push)
 
     def _forget(self, push: Push) -> None:

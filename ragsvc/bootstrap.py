@@ -122,7 +122,8 @@ def build(settings: Settings, *, writable: bool) -> Service:
         closing.append(follower.publish)
         jail = Jail(_limits(settings), workers=2)
         closing.append(jail.close)
-        ingestion = Ingestion(catalog, follower, jail, blobs, embedder_of, chunker_of, Pipeline(catalog))
+        limit = settings.max_document_bytes
+        ingestion = Ingestion(catalog, follower, jail, blobs, embedder_of, chunker_of, Pipeline(catalog), limit)
     return Service(settings, catalog, follower, retriever, blobs, embedder_of, ingestion, closing)
 
 

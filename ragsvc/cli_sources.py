@@ -108,7 +108,7 @@ def _finish(service: Service, job: Job) -> None:
         )
     if ended.state != "succeeded":
         error = ended.error or {}
-        raise JobFailed(str(error.get("title", f"The job was {ended.state}.")), hint=str(error.get("hint", "")))
+        raise JobFailed(str(error.get("title", f"The job was {ended.state}.")), hint=error.get("hint"))
 
 
 def sources(json: JsonOption = False) -> None:

@@ -107,6 +107,8 @@ class RetrieveRequest(Request):
     snapshot: Annotated[str, StringConstraints(max_length=4096)] | None = None
     max_staleness: Duration | None = None
     on_stale: Literal["flag", "drop", "error"] = "flag"
+    rerank: None = Field(default=None, description="Only null: this release has no rerankers.")
+    diversity: Annotated[float, Field(ge=0, le=0, description="Only 0: this release does not diversify.")] = 0.0
     on_insufficient: Literal["empty", "return"] = "empty"
     compression: Literal["none", "sentences"] = "sentences"
     min_score: Number | None = None

@@ -89,17 +89,25 @@ class Database:
         """Bring the schema to this release's revision. Raises CatalogUnsafe if it is newer than this release."""
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        scripts = ScriptDirectory.from_config(config)
+        with self.read() as conn:
+            if self._revision(conn) == scripts.get_current_head():
+                return
         with self.write() as conn:
-            if sa.inspect(conn).has_table("alembic_version"):
-                at = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-                if at is not None and at not in known:
-                    raise CatalogUnsafe(
-                        f"The catalogue was written by a newer release (schema {at}).",
-                        hint="Install that release again, or restore a backup made by this one.",
-                    )
+            at = self._revision(conn)
+            if at is not None and at not in {script.revision for script in scripts.walk_revisions()}:
+                raise CatalogUnsafe(
+                    f"The catalogue was written by a newer release (schema {at}).",
+                    hint="Install that release again, or restore a backup made by this one.",
+                )
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
+
+    def _revision(self, conn: sa.Connection) -> str | None:
+        if not sa.inspect(conn).has_table("alembic_version"):
+            return None
+        found: str | None = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return found
 
     @contextmanager
     def _storage(self) -> Iterator[None]:

@@ -134,7 +134,7 @@ class Recording:
                 recorded_from=at,
                 recorded_to=FOREVER,
                 recorded_seq=seq,
-                closed_seq=FOREVER,
+                closed_seq=FOREVER if valid_to == FOREVER else seq,  # a replay must know its end from the start
                 source_modified_at=rows.optional_us(draft.modified_at),
             )
         )
@@ -241,8 +241,11 @@ class Recording:
     def retire(self, document_ids: Iterable[str], *, now: datetime) -> None:
         """The documents are gone at their source: no longer in force, still citable."""
         at = to_us(now)
+        gone = tuple(document_ids)
+        if not gone:
+            return
         with self._db.write() as conn:
-            for document_id in document_ids:
+            for document_id in gone:
                 row = conn.execute(
                     documents.update()
                     .where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
@@ -258,6 +261,8 @@ class Recording:
 
     def suspect(self, document_ids: Sequence[str], why: str | None) -> None:
         """Mark documents whose content at the source is not what is served (`missing`, `changed`)."""
+        if not document_ids:
+            return
         with self._db.write() as conn:
             for start in range(0, len(document_ids), 500):
                 part = document_ids[start : start + 500]

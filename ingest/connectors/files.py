@@ -28,6 +28,7 @@ from ingest.parse.registry import media_type_of
 _TEMPORARY = (".*", "~$*", "*~", "*.tmp", "*.part", "*.partial", "*.crdownload", "*.swp", "*.swx", "#*#")
 _GLOBS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 _SLICE = 1 << 20
+MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class FilesOptions:
     include: tuple[str, ...] = ("**/*",)
     exclude: tuple[str, ...] = ()
     settle_s: float = 1.0
-    max_bytes: int = 256 * 1024 * 1024
+    max_bytes: int = MAX_DOCUMENT_BYTES
 
     @classmethod
     def of(cls, options: dict[str, object]) -> FilesOptions:

@@ -11,9 +11,10 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
+from indexes.errors import revive
 from indexes.model import MetadataValue
 from ingest.catalog.sources import PUSH
-from ingest.errors import NotFound, ParseError
+from ingest.errors import Conflict, NotFound
 from ingest.model import Document, Job, Push, Version
 from ingest.pipeline import now_utc
 from ragsvc import schemas, views
@@ -94,13 +95,14 @@ async def _finished(request: Request, job: Job) -> Job:
 
 
 def _outcome(service: Service, caller: Caller, job: Job, valid_from: datetime | None) -> tuple[int, dict[str, Any]]:
-    """Status and body of an ended push. Raises ParseError with the reason of a failure.
+    """Status and body of an ended push. Raises the error of a failure.
 
     Whoever pushes a document may know what it pushed, but not what else there is of a document it may not read.
     """
     if job.state != "succeeded":
-        error = job.error or {}
-        raise ParseError(str(error.get("title", f"The job {job.id} was {job.state}.")), hint=str(error.get("hint", "")))
+        if job.error is None:
+            raise Conflict(f"The job {job.id} was {job.state}.", hint="Push the document again.")
+        raise revive(str(job.error["type"]), str(job.error["title"]), str(job.error["hint"]))
     assert job.source_id is not None
     document = service.catalog.documents.find(job.source_id, str(job.payload["uri"]))
     if document is None:

@@ -1,11 +1,12 @@
-"""A small installation out of real parts for tests of ingestion: catalogue, engine, follower, pipeline, hash embedder."""
+"""A small installation out of real parts for tests of ingestion, with the hash embedder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,21 @@ from ingest.sentences import sentence_spans
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EMBEDDER = "hash:64"
 ALL = Allowed.everything()
+
+
+class Undo(Exception):
+    """What a transaction is undone with."""
+
+
+@contextmanager
+def undone(owner: Any) -> Iterator[Any]:
+    """A transaction of a catalogue or database that fails at its end."""
+    try:
+        with owner.write() as conn:
+            yield conn
+            raise Undo
+    except Undo:
+        return
 
 
 class CountingEmbedder:

@@ -278,8 +278,13 @@ def test_a_reader_does_not_take_a_damaged_snapshot(tmp_path: Path) -> None:
     writer.publish()
     flip(tmp_path / GENERATION.id / "snapshots" / f"{2:020d}.json")
     assert not reader.refresh()
+    assert not reader.refresh()
     assert reader.seq == 1
     assert_answers(second.pin(GENERATION.id).search(QUERIES[0]), QUERIES[0], oracle_at(1))
+    writer.apply(BATCHES[2], seq=3)
+    writer.publish()
+    assert reader.refresh()
+    assert_answers(second.pin(GENERATION.id).search(QUERIES[0]), QUERIES[0], oracle_at(3))
     first.close()
     second.close()
 

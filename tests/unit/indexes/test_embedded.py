@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,39 @@ def test_refreshing_reads_only_new_segments(tmp_path: Path) -> None:
     assert len(segments) == 2
     first.close()
     second.close()
+
+
+def test_opening_and_checking_while_another_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    engine = EmbeddedEngine(tmp_path)
+    writer = engine.open(GENERATION, writable=True)
+    writer.publish()
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def read() -> None:
+        following = EmbeddedEngine(tmp_path)
+        follower = following.open(GENERATION, writable=False)
+        while not done.is_set():
+            other = EmbeddedEngine(tmp_path)
+            wrong.extend(other.open(GENERATION, writable=False).problems)
+            wrong.extend(other.check(GENERATION.id))
+            before = follower.seq
+            if follower.refresh() and follower.seq <= before:
+                wrong.append("went back")
+            if len(following.pin(GENERATION.id).search(ask("word", limit=1000))) != follower.seq:
+                wrong.append(f"not all of {follower.seq}")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for seq in range(1, 30):
+        writer.apply([put(f"a{seq}@1", "word")], seq=seq)
+        writer.publish()
+        writer.merge()
+    done.set()
+    reader.join()
+    assert wrong == []
+    engine.close()
 
 
 def test_another_build_under_the_same_id_starts_empty(tmp_path: Path) -> None:

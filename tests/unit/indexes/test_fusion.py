@@ -59,10 +59,10 @@ def test_a_leg_that_was_not_asked_adds_nothing() -> None:
     assert names(rrf(hits)) == "abc"
 
 
-def test_a_leg_without_spread_adds_nothing() -> None:
+def test_a_leg_without_spread_adds_the_same_to_all() -> None:
     hits = (hit("b", (0.7, 1), (1.0, 2)), hit("a", (0.7, 2), (2.0, 1)), hit("c", (0.7, 3), (0.0, None)))
-    assert convex(hits) == [(hits[1], 0.5), (hits[0], 0.25), (hits[2], 0.0)]
-    assert convex((HITS[0],)) == [(HITS[0], 0.0)]
+    assert convex(hits) == [(hits[1], 1.0), (hits[0], 0.75), (hits[2], 0.5)]
+    assert convex((HITS[0],)) == [(HITS[0], 0.5)]  # its lexical score is 0
 
 
 def test_ties_are_broken_by_chunk_id() -> None:

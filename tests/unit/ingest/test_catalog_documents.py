@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from ingest.catalog.rows import as_stored, bytes_matrix, bytes_vector, vector_by
 from ingest.embed import sentence_input
 from ingest.errors import NotFound
 from ingest.model import Draft, Source, Version
-from tests.contracts.ingest_parts import ALL, START, Clock, Installation, make_draft
+from tests.contracts.ingest_parts import ALL, START, Clock, Installation, make_draft, undone
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -123,9 +124,8 @@ def test_a_change_of_access_or_metadata_alone_is_logged(app: Installation, sourc
 
 
 def test_a_batch_is_recorded_whole_or_not_at_all(app: Installation, source: Source) -> None:
-    with pytest.raises(ZeroDivisionError), app.catalog.write():
+    with undone(app.catalog):
         app.record(source, make_draft("a", "One."))
-        raise ZeroDivisionError
     assert app.catalog.documents.find(source.id, "a") is None
     assert app.catalog.changes.last_seq() == 0
     assert app.chunk_table() == []
@@ -231,7 +231,7 @@ def test_a_clock_that_was_set_back_cannot_hide_a_change(app: Installation, sourc
     app.record(source, make_draft("a", "Three."))
     versions = app.versions(app.document(source, "a"))
     assert in_force(app, versions, START + DAY) == [3]
-    assert all(a.recorded_from < b.recorded_from for a, b in zip(versions, versions[1:], strict=False))
+    assert all(a.recorded_from < b.recorded_from for a, b in itertools.pairwise(versions))
     assert app.record(source, make_draft("a", "Three.")).outcome == "unchanged"
 
 

@@ -22,7 +22,7 @@ from ingest.errors import (
     SourceUnreachable,
 )
 from ingest.model import Collection, Push, Source
-from tests.contracts.ingest_parts import START, Clock, Installation, database_url, make_draft
+from tests.contracts.ingest_parts import START, Clock, Installation, database_url, make_draft, undone
 
 SECOND = timedelta(seconds=1)
 
@@ -280,10 +280,9 @@ def test_no_secret_is_in_the_files(tmp_path: Path) -> None:
 
 
 def test_an_audit_entry_exists_only_with_its_act(catalog: Catalog, source: Source) -> None:
-    with pytest.raises(ZeroDivisionError), catalog.write():
+    with undone(catalog):
         catalog.sources.update(source.id, {"paused": True})
         catalog.audit.record("source.pause", source.id, actor="key_1", now=START)
-        raise ZeroDivisionError
     assert catalog.audit.newest(5) == ()
     assert catalog.sources.get(source.id).paused is False
     for number in range(3):
@@ -421,9 +420,8 @@ def test_sequence_numbers_are_never_used_again(app: Installation) -> None:
     source = app.source()
     app.record(source, make_draft("a", "One."))
     seen = app.catalog.changes.last_seq()
-    with pytest.raises(ZeroDivisionError), app.catalog.write():
+    with undone(app.catalog):
         app.record(source, make_draft("b", "Two."))
-        raise ZeroDivisionError
     app.record(source, make_draft("c", "Three."))
     entries = app.catalog.changes.since(seen, collection_ids=[app.collection.id], limit=9)
     assert all(entry.seq > seen for entry in entries)

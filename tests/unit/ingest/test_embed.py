@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_means_against_a_plain_oracle(lengths: list[int], data: st.DataObject) -
         spans.append(Span(at, at + length))
         at += length + 1
     cuts = sorted(data.draw(st.sets(st.integers(0, len(spans)), max_size=4)) | {0, len(spans)})
-    parts = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [(a, b) for a, b in itertools.pairwise(cuts)]
     chunks = [ChunkDraft(Span(spans[a].start, spans[b - 1].end), (), None, None) for a, b in parts]
     vectors = np.random.default_rng(len(lengths)).normal(size=(len(spans), 8)).astype(np.float32)
     found = chunk_vectors(chunks, spans, vectors)
