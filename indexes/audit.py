@@ -55,6 +55,8 @@ def _check(path: Path, stamp: Stamp, generation_id: str) -> list[str]:
         return lines
     except SegmentDamaged as error:
         return [str(error)]
+    except OSError as error:
+        return [f"{error.filename or path.name} cannot be read ({error.strerror})"]
 
 
 def _segments(path: Path) -> tuple[tuple[str, Stamp], ...]:

@@ -101,12 +101,12 @@ def delete(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def storage(what: str) -> Iterator[None]:
-    """Turn the errors of the operating system, and those FAISS and tantivy make of them, into StorageFailed."""
+def storage(what: str, *, doing: str = "written") -> Iterator[None]:
+    """Turn the errors of the operating system into StorageFailed."""
     try:
         yield
     except OSError as error:
-        raise StorageFailed(f"{what} could not be written: {error.strerror or error}.") from error
+        raise StorageFailed(f"{what} could not be {doing}: {error.strerror or error}.") from error
 
 
 def lock(path: Path) -> int:

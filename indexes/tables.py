@@ -64,7 +64,7 @@ def pack_tables(documents: Documents, versions: Versions, home: Longs, homes: Ma
 def load(folder: Path, generation: Generation, numbers: count[int], open_segments: Mapping[str, Segment]) -> Loaded:
     """Load the newest snapshot of which every byte is as it was written, else an empty state.
 
-    `open_segments` are not read again. Raises StorageFailed when the disk cannot be read at all.
+    `open_segments` are not read again. Raises OSError when the disk cannot be read at all.
     """
     problems: list[Problem] = []
     rejected: list[Path] = []

@@ -120,7 +120,8 @@ class EmbeddedWriter:
     def _load(self, open_segments: dict[str, Segment]) -> Loaded:
         for _ in range(ATTEMPTS):
             before = marks(self._folder)
-            loaded = load(self._folder, self.generation, self._numbers, open_segments)
+            with durable.storage(f"Generation {self.generation.id}", doing="read"):
+                loaded = load(self._folder, self.generation, self._numbers, open_segments)
             if not loaded.problems or marks(self._folder) == before:
                 break  # else the writing process published, and swept what we were reading
         return loaded

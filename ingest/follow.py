@@ -118,6 +118,7 @@ class Follower:
         closed = [e.version_id for e in entries if e.kind == "close" and e.version_id is not None]
         states = self._catalog.changes.version_states(list(dict.fromkeys([*put, *closed])))
         stored = self._catalog.changes.chunks_of(put, generation_id=generation.id)
+        self._catalog.documents.texts(put)  # in one query, and kept
         for version_id in put:
             if version_id in states:
                 ops.append(self._put(version_id, _as_of(states[version_id], last), stored[version_id]))
@@ -211,6 +212,7 @@ class Follower:
             part = version_ids[start : start + _BATCH]
             states = self._catalog.changes.version_states(part)
             stored = self._catalog.changes.chunks_of(part, generation_id=generation.id)
+            self._catalog.documents.texts(part)
             for version_id in (name for name in part if states[name].recorded_seq <= seq):
                 for chunk in self._put(version_id, states[version_id], stored[version_id]).chunks:
                     yield chunk.id, row_hash(chunk)

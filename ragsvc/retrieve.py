@@ -210,6 +210,7 @@ class Retriever:
             version_ids = list({hit.version_id for hit, _ in best})
             versions = documents.in_force(version_ids, allowed=question.allowed, at=p.at, at_seq=p.at_seq)
             chunks = documents.chunks([hit.chunk_id for hit, _ in best], generation_id=p.generation.id)
+            texts = documents.texts(list(versions))
             sources = self._catalog.sources.by_ids({document.source_id for _, document in versions.values()})
             for hit, fused in best:
                 if hit.version_id in versions and hit.chunk_id in chunks:
@@ -223,7 +224,7 @@ class Retriever:
                         collection=p.collection.name,
                         generation=p.generation,
                         chunk=chunks[hit.chunk_id],
-                        text=documents.text(version.id),
+                        text=texts[version.id],
                         freshness=freshness_of(version, document, source, now=now, default_sla_s=self.default_sla_s),
                     )
         return [found[hit.chunk_id] for hit, _ in best if hit.chunk_id in found]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import sqlalchemy as sa
@@ -24,7 +25,8 @@ class Documents:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._text = lru_cache(maxsize=_CACHED_TEXTS)(self._load_text)
+        self._texts: OrderedDict[str, StoredText] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, document_id: str, *, allowed: Allowed) -> Document:
         """Raises NotFound."""
@@ -142,21 +144,33 @@ class Documents:
         return None if row is None else (row.deleted_at, row.reason)
 
     def text(self, version_id: str) -> StoredText:
-        """The normalised text of a version; versions never change, so it is cached. Raises NotFound."""
-        return self._text(version_id)
-
-    def _load_text(self, version_id: str) -> StoredText:
-        with self._db.read() as conn:
-            row = conn.execute(sa.select(texts).where(texts.c.version_id == version_id)).one_or_none()
-        if row is None:
+        """The normalised text of a version. Raises NotFound."""
+        found = self.texts([version_id])
+        if version_id not in found:
             raise NotFound(f"There is no text of version {version_id}.")
-        blocks = rows.json_blocks(row.blocks)
-        headings = heading_paths(row.text, blocks)
-        return StoredText(version_id, row.text, blocks, headings, rows.bytes_spans(row.sentences))
+        return found[version_id]
+
+    def texts(self, version_ids: Sequence[str]) -> dict[str, StoredText]:
+        """The normalised texts of these versions, of those that there are. Versions never change: they are cached."""
+        with self._lock:
+            found = {one: self._texts[one] for one in version_ids if one in self._texts}
+            for one in found:
+                self._texts.move_to_end(one)
+        missing = [one for one in dict.fromkeys(version_ids) if one not in found]
+        if missing:
+            with self._db.read() as conn:
+                query = sa.select(texts).where(texts.c.version_id.in_(missing))
+                loaded = {row.version_id: _stored_text(row) for row in conn.execute(query)}
+            found |= loaded
+            with self._lock:
+                self._texts.update(loaded)
+                while len(self._texts) > _CACHED_TEXTS:
+                    self._texts.popitem(last=False)
+        return found
 
     def chunks(self, chunk_ids: Sequence[str], *, generation_id: str) -> dict[str, StoredChunk]:
-        """chunk id -> chunk."""
-        query = sa.select(chunks).where(chunks.c.id.in_(chunk_ids), chunks.c.generation_id == generation_id)
+        """chunk id -> chunk. Looked up by id alone: SQLite would rather walk through the whole generation."""
+        query = sa.select(chunks).where(chunks.c.id.in_(chunk_ids))
         with self._db.read() as conn:
             return {
                 row.id: StoredChunk(
@@ -169,6 +183,7 @@ class Documents:
                     rows.bytes_vector(row.vector),
                 )
                 for row in conn.execute(query)
+                if row.generation_id == generation_id
             }
 
     def vectors(self, wanted: Sequence[bytes], *, dimensions: int) -> tuple[dict[bytes, int], Matrix]:
@@ -181,3 +196,9 @@ class Documents:
         if not stored:
             return {}, np.empty((0, dimensions), dtype=np.float32)
         return {key: at for at, key in enumerate(stored)}, rows.bytes_matrix(stored.values(), dimensions)
+
+
+def _stored_text(row: rows.Row) -> StoredText:
+    blocks = rows.json_blocks(row.blocks)
+    headings = heading_paths(row.text, blocks)
+    return StoredText(row.version_id, row.text, blocks, headings, rows.bytes_spans(row.sentences))

@@ -352,16 +352,18 @@ class EngineContract(ABC):
         writer = engine.open(GENERATION, writable=True)
         writer.apply([put("a@1", "red fox", "blue whale"), public("a", lang="en", tags=("x", 2, True))], seq=3)
         writer.apply([put("b@1", "red cat", start=5, end=50, seq=4, closed=4), Close("a@1", 90, 6)], seq=6)
+        writer.apply([put("s@1", "red secret"), Describe("s", frozenset({"staff", "boss"}), {})], seq=7)
         snapshot = writer.publish()
-        assert (snapshot.seq, snapshot.chunks) == (6, 3)
+        assert (snapshot.seq, snapshot.chunks) == (7, 4)
         queries = [ask("red", unit(1), at=at, at_seq=s, where=w) for at in (20, 100) for s in (None, 3, 6) for w in W]
+        queries += [ask("red", unit(1), allowed=Allowed.of(name)) for name in ("staff", "boss", "guest")]
         before = [engine.pin(GENERATION.id).search(query) for query in queries]
-        writer.apply([put("c@1", "red and not published")], seq=7)
+        writer.apply([put("c@1", "red and not published")], seq=8)
         engine.close()
         again = self.begin(tmp_path)
         writer = again.open(GENERATION, writable=True)
-        assert writer.seq == 6
-        assert again.pin(GENERATION.id).snapshot.seq == 6
+        assert writer.seq == 7
+        assert again.pin(GENERATION.id).snapshot.seq == 7
         assert [again.pin(GENERATION.id).search(query) for query in queries] == before
         assert again.check(GENERATION.id) == ()
         again.close()

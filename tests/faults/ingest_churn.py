@@ -12,9 +12,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from indexes.analyze import detect_language
 from ingest import pipeline
 from tests.contracts.ingest_parts import Installation, write
 
+detect_language("Loaded once, before the first fork: each killed process would load it again.")
 NAMES = [f"doc{number:02}" for number in range(14)]
 
 

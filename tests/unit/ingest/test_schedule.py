@@ -141,8 +141,10 @@ def timers(schedule: Schedule) -> dict[str, Any]:
     return {job.id: job for job in schedule._scheduler.get_jobs()}
 
 
-def test_timers_follow_the_sources(app: Installation, clock: Clock, request: pytest.FixtureRequest) -> None:
-    schedule = Schedule(app.catalog, clock=clock)
+def test_timers_follow_the_sources(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    app = Installation(tmp_path)
+    request.addfinalizer(app.close)
+    schedule = Schedule(app.catalog)
     one = app.source("file:///one", schedule={"interval": "1h"})
     two = app.source("file:///two", schedule={"cron": "0 6 * * *"})
     broken = app.source("file:///broken", schedule={"interval": "nonsense"})
