@@ -13,11 +13,11 @@ from indexes.dense import dense_scores, dense_top
 from indexes.errors import DimensionMismatch, QueryInvalid
 from indexes.filters import check_filter
 from indexes.lexical import lexical_top
-from indexes.model import Generation, Hit, LegScore, Query, Snapshot
+from indexes.model import Generation, Hit, LegScore, Query, Snapshot, TermStatistics
 from indexes.pieces import Piece
 from indexes.rowhash import hash_of
 from indexes.state import State
-from indexes.stats import Rows, Scores, score_rows
+from indexes.stats import Rows, Scores, score_rows, weigh
 
 _UNRANKED = sys.maxsize
 
@@ -77,6 +77,10 @@ class HybridSearcher:
                 hits += self._hits(piece, rows, dense.of(number, piece, rows), lexical.of(number, piece, rows))
         return tuple(sorted(hits, key=_by_best_rank))
 
+    def statistics(self, terms: Iterable[str], *, at_seq: int | None = None) -> TermStatistics:
+        """How common these terms are in what is in force, or was when `at_seq` was the newest."""
+        return self._state.statistics(terms, at_seq=at_seq)
+
     def scan(self) -> Iterator[tuple[str, str, str]]:
         """(chunk id, version id, row hash) of every chunk held, closed versions too, in no order."""
         for piece in self._state.pieces:
@@ -96,7 +100,8 @@ class HybridSearcher:
     def _lexical(self, query: Query) -> _Way | None:
         if not query.terms:
             return None
-        weights = self._state.weights(query.terms, at_seq=query.at_seq)
+        known = query.statistics or self.statistics(query.terms, at_seq=query.at_seq)
+        weights = weigh(query.terms, rows=known.chunks, length=known.length, df=lambda term: known.df.get(term, 0))
         return _Way(
             top=lambda piece, rows: lexical_top(piece, weights, query.limit, rows),
             scores=lambda piece, rows: score_rows(piece, weights, rows),

@@ -129,12 +129,26 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class TermStatistics:
+    """How common terms are: the chunks counted, the terms in all of them, and by term the chunks that hold it."""
+
+    chunks: int
+    length: int
+    df: Mapping[str, int]
+
+    def __add__(self, other: TermStatistics) -> TermStatistics:
+        df = {term: self.df.get(term, 0) + other.df.get(term, 0) for term in {*self.df, *other.df}}
+        return TermStatistics(self.chunks + other.chunks, self.length + other.length, df)
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One search. `vector` (unit length) feeds the dense leg, `terms` the lexical leg.
 
     `at` is document time in microseconds: only versions in force at `at` are searched.
     `at_seq` replays what had been recorded up to that sequence number (None: all of it).
-    `limit` is the number of hits per leg before fusion.
+    `limit` is the number of hits per leg before fusion. `statistics` makes the lexical scores of several
+    generations comparable: the sum of what each of them says; None: those of the generation that is searched.
     """
 
     allowed: Allowed
@@ -144,6 +158,7 @@ class Query:
     terms: tuple[str, ...] = ()
     filter: Filter | None = None
     at_seq: int | None = None
+    statistics: TermStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)

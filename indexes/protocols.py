@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from indexes.model import Generation, Hit, Matrix, Op, Problem, Query, Snapshot
+from indexes.model import Generation, Hit, Matrix, Op, Problem, Query, Snapshot, TermStatistics
 
 
 @runtime_checkable
@@ -51,6 +51,10 @@ class Searcher(Protocol):
 
         Raises QueryInvalid when neither vector nor terms are given.
         """
+        ...
+
+    def statistics(self, terms: Iterable[str], *, at_seq: int | None = None) -> TermStatistics:
+        """How common these terms are in what is in force, or was when `at_seq` was the newest."""
         ...
 
     def scan(self) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -13,9 +13,8 @@ from indexes.allowed import AllowedRows, alive
 from indexes.documents import DocumentDraft, Documents
 from indexes.errors import DimensionMismatch, QueryInvalid
 from indexes.memory import Memory, MemoryPiece
-from indexes.model import Close, Describe, Drop, Generation, Op, Put, Snapshot, Timestamp
+from indexes.model import Close, Describe, Drop, Generation, Op, Put, Snapshot, TermStatistics, Timestamp
 from indexes.pieces import Piece, SealedPiece, is_open
-from indexes.stats import Weights, weigh
 from indexes.versions import Mask, VersionDraft, Versions
 
 
@@ -65,18 +64,21 @@ class State:
         in_memory = int(self.memory.lengths[self._memory_open].sum())
         return sum(piece.open_length for piece in self.sealed) + in_memory
 
-    def weights(self, terms: Sequence[str], *, at_seq: int | None = None) -> Weights:
-        """What each term of a query is worth, by the rows of all versions that are open, or were at `at_seq`."""
+    def statistics(self, terms: Iterable[str], *, at_seq: int | None = None) -> TermStatistics:
+        """How common these terms are in the rows of all versions that are open, or were at `at_seq`."""
+        wanted = set(terms)
         if at_seq is None:
-            return weigh(terms, rows=self._open_rows, length=self._open_length, df=self._df)
+            return TermStatistics(self._open_rows, self._open_length, {term: self._df(term) for term in wanted})
         versions = self.versions
         then = (versions.recorded <= at_seq) & (versions.closed > at_seq)
         counted = [(piece, alive(piece, versions) & then[piece.row_version]) for piece in self.pieces]
-        return weigh(
-            terms,
-            rows=sum(int(np.count_nonzero(mask)) for _, mask in counted),
+        return TermStatistics(
+            chunks=sum(int(np.count_nonzero(mask)) for _, mask in counted),
             length=sum(int(piece.lengths[mask].sum()) for piece, mask in counted),
-            df=lambda term: sum(int(np.count_nonzero(mask[piece.posting(term)[0]])) for piece, mask in counted),
+            df={
+                term: sum(int(np.count_nonzero(mask[piece.posting(term)[0]])) for piece, mask in counted)
+                for term in wanted
+            },
         )
 
     def _df(self, term: str) -> int:

@@ -170,9 +170,14 @@ class Retriever:
         return vector
 
     def _search(self, question: Question, pinned: Sequence[_Pinned], vectors: Mapping[str, Vector]) -> list[Hit]:
+        """The hits of all collections, scored as if they were one."""
+        asked = () if question.mode == "dense" else [self.terms(question.text, p.collection.id) for p in pinned]
+        every = set().union(*asked)
+        counts = [p.searcher.statistics(every, at_seq=p.at_seq) for p in pinned] if every else []
+        statistics = sum(counts[1:], counts[0]) if counts else None
         hits: list[Hit] = []
-        for p in pinned:
-            terms = () if question.mode == "dense" else self.terms(question.text, p.collection.id)
+        for number, p in enumerate(pinned):
+            terms = asked[number] if asked else ()
             vector = vectors.get(p.generation.embedder)
             if vector is None and not terms:
                 continue  # without a letter or digit there is nothing that a lexical search could find
@@ -184,6 +189,7 @@ class Retriever:
                 terms=terms,
                 filter=question.filter,
                 at_seq=p.at_seq,
+                statistics=statistics,
             )
             hits.extend(p.searcher.search(query))
         return hits

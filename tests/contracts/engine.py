@@ -400,6 +400,34 @@ class EngineContract(ABC):
             assert [hit.chunk_id for hit, _ in other] == [hit.chunk_id for hit, _ in answers[0]]
             assert [score for _, score in other] == pytest.approx([score for _, score in answers[0]], abs=1e-5)
 
+    def test_statistics_count_what_is_open_or_was(self, engine: Engine) -> None:
+        writer = engine.open(GENERATION, writable=True)
+        writer.apply([put("a@1", "red fox fox", "red", seq=1), put("b@1", "blue", seq=1)], seq=1)
+        writer.publish()
+        writer.apply([Close("a@1", 50, 2), put("a@2", "red fox", seq=2), put("b@1", "blue blue", seq=2)], seq=2)
+        writer.apply([Drop("b@1"), put("c@1", "fox", end=90, seq=3, closed=3)], seq=3)
+        searcher = engine.pin(GENERATION.id)
+        asked = ["fox", "red", "blue", "unknown", "fox"]
+        now = searcher.statistics(asked)
+        assert (now.chunks, now.length, now.df) == (1, 2, {"fox": 1, "red": 1, "blue": 0, "unknown": 0})
+        then = searcher.statistics(asked, at_seq=1)
+        assert (then.chunks, then.length, then.df) == (2, 4, {"fox": 1, "red": 2, "blue": 0, "unknown": 0})
+
+    def test_statistics_from_outside_make_generations_comparable(self, engine: Engine) -> None:
+        """Two collections searched with the sum of their statistics score like one that holds both."""
+        parts = [[put("a@1", "red fox", "red red dog")], [put("b@1", "fox fox bird cat", "cat", "bird")]]
+        names = ["gen_left", "gen_right", "gen_both"]
+        for name, ops in zip(names, [*parts, parts[0] + parts[1]], strict=True):
+            engine.open(dataclasses.replace(GENERATION, id=name), writable=True).apply(ops, seq=1)
+        left, right, both = (engine.pin(name) for name in names)
+        query = ask("fox red cat unknown")
+        total = left.statistics(query.terms) + right.statistics(query.terms)
+        assert total == both.statistics(query.terms)
+        shared = dataclasses.replace(query, statistics=total)
+        apart = {h.chunk_id: h.lexical.score for part in (left, right) for h in part.search(shared) if h.lexical}
+        assert apart == {h.chunk_id: h.lexical.score for h in both.search(query) if h.lexical}
+        assert apart != {h.chunk_id: h.lexical.score for p in (left, right) for h in p.search(query) if h.lexical}
+
     def test_publishing_twice_is_one_snapshot(self, engine: Engine) -> None:
         writer = engine.open(GENERATION, writable=True)
         writer.apply([put("a@1", "word")], seq=1)

@@ -135,7 +135,7 @@ class Oracle:
 
     def answer(self, query: Query) -> Expected:
         rows = self.visible(query)
-        lexical_of = self.bm25(query.terms)
+        lexical_of = self.bm25(query.terms, query.at_seq)
         dense_of = {}
         if query.vector is not None:
             wanted = query.vector.astype(np.float64)
@@ -146,9 +146,15 @@ class Oracle:
         matching = {c.id: lexical_of[c.id] for c in rows if lexical_of.get(c.id, 0.0) > 0.0}
         return Expected(dense, _ranking(matching) if query.terms else None, dense_of, lexical_of)
 
-    def bm25(self, terms: Sequence[str]) -> dict[str, float]:
+    def opened(self, at_seq: int | None) -> list[Chunk]:
+        """Chunks of the versions that are open, or were when `at_seq` was the newest: what statistics count."""
+        if at_seq is None:
+            return [c for v in self.versions.values() if v.valid_to == FOREVER for c in v.chunks]
+        return [c for v in self.versions.values() if v.recorded_seq <= at_seq < v.closed_seq for c in v.chunks]
+
+    def bm25(self, terms: Sequence[str], at_seq: int | None = None) -> dict[str, float]:
         """Scores of all chunks, with the statistics of the open versions."""
-        opened = [c for v in self.versions.values() if v.valid_to == FOREVER for c in v.chunks]
+        opened = self.opened(at_seq)
         average = sum(len(c.terms) for c in opened) / len(opened) if opened else 1.0
         average = average or 1.0
         found = {term: sum(term in row.terms for row in opened) for term in set(terms)}

@@ -151,3 +151,36 @@ def test_more_than_there_is_gives_all(filled: tuple[EmbeddedEngine, Oracle]) -> 
             key=lambda h: h.chunk_id,
         ).chunk_id
     )
+
+
+def test_two_generations_score_as_one_when_they_share_their_statistics(tmp_path: Path) -> None:
+    together, apart = EmbeddedEngine(tmp_path / "one"), EmbeddedEngine(tmp_path / "two")
+    halves = [dataclasses.replace(GENERATION, id=f"gen_{n}") for n in range(2)]
+    whole = together.open(GENERATION, writable=True)
+    writers = [apart.open(half, writable=True) for half in halves]
+    for seq, ops in enumerate(batches(), 1):
+        whole.apply(ops, seq=seq)
+        closing = [op for op in ops if isinstance(op, Close | Drop)]
+        for n, writer in enumerate(writers):
+            writer.apply(ops if seq % 2 == n else closing, seq=seq)
+    for one in (whole, *writers):
+        one.publish()
+    compared = 0
+    for query in queries(40):
+        lexical = dataclasses.replace(query, vector=None, limit=60, at_seq=None)
+        if not lexical.terms:
+            continue
+        pins = [apart.pin(half.id) for half in halves]
+        statistics = pins[0].statistics(lexical.terms) + pins[1].statistics(lexical.terms)
+        assert statistics == together.pin(GENERATION.id).statistics(lexical.terms)
+        shared = dataclasses.replace(lexical, statistics=statistics)
+        found = {hit.chunk_id: hit.lexical for pin in pins for hit in pin.search(shared)}
+        for hit in together.pin(GENERATION.id).search(lexical):
+            score, mine = hit.lexical, found[hit.chunk_id]
+            assert score is not None
+            assert mine is not None
+            assert mine.score == pytest.approx(score.score, abs=1e-9)
+            compared += 1
+    assert compared > 300
+    together.close()
+    apart.close()

@@ -148,7 +148,8 @@ def test_what_is_not_included_is_not_there(client: Client) -> None:
 
 
 def test_shape_of_a_response(client: Client) -> None:
-    put(client, "shape/a.md", "# Rules\n\nLunch is at noon.", params={"metadata": '{"team": "people", "n": [1, 2]}'})
+    text = "# Rules of the house\n\nLunch is served at noon in the canteen on the ground floor."
+    put(client, "shape/a.md", text, params={"metadata": '{"team": "people", "n": [1, 2]}'})
     answer = ask(client, "lunch", collections=["shape"])
     assert set(answer) == {
         "id", "object", "query", "snapshot", "context", "results", "sufficiency", "usage", "timings_ms", "warnings"
@@ -267,9 +268,8 @@ def test_a_push_says_what_the_document_is(client: Client) -> None:
         "access": ["group:staff", "user:ann"],
         "metadata": json.dumps({"team": "people", "tags": ["a", "b"], "n": 3}),
     }
-    document = put(client, "docs/told.txt", "No dogs.", params=params, headers={"Content-Type": "text/plain"})[
-        "document"
-    ]
+    plain = {"Content-Type": "text/plain"}
+    document = put(client, "docs/told.txt", "No dogs.", params=params, headers=plain)["document"]
     assert document["title"] == "House rules"
     assert document["access"] == ["group:staff", "user:ann"]
     assert document["media_type"] == "text/plain"
@@ -340,9 +340,9 @@ def test_a_deletion_comes_after_the_push_before_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "status", "error"),
     [
-        ("application/pdf", b"%PDF-1.4 broken", 422, "ParseError"),
-        ("application/x-unheard-of", b"\x00\x01", 422, "ParseError"),
-        ("text/plain", b"", 422, "ParseError"),
+        ("application/pdf", b"%PDF-1.4 broken", 422, "DocumentDamaged"),
+        ("application/x-unheard-of", b"\x00\x01", 422, "TypeNotSupported"),
+        ("text/plain", b"", 422, "DocumentWithoutText"),
     ],
 )
 def test_a_push_that_cannot_be_read(client: Client, kind: str, body: bytes, status: int, error: str) -> None:
@@ -745,9 +745,8 @@ def test_every_route_asks_who_calls_before_it_reads(locked: tuple[Service, Clien
     for path, methods in routes.items():
         for method in methods:
             concrete = path.replace("{", "").replace("}", "")
-            response = client.request(
-                method, concrete, content=b"{broken", headers={"Content-Type": "application/json"}
-            )
+            json_type = {"Content-Type": "application/json"}
+            response = client.request(method, concrete, content=b"{broken", headers=json_type)
             if path in PUBLIC:
                 assert response.status_code == 200
             else:
@@ -770,12 +769,23 @@ def test_a_body_is_not_read_for_a_stranger(locked: tuple[Service, Client, Any]) 
 
 
 NEEDS = {
-    "retrieve": [("POST", "/v1/retrieve"), ("GET", "/v1/citations/x"), ("GET", "/v1/documents"), ("GET", "/v1/versions/x/text")],
-    "ingest": [("PUT", "/v1/documents/mine/x"), ("DELETE", "/v1/documents/mine/x"), ("GET", "/v1/jobs"), ("GET", "/v1/sources"),
-               ("GET", "/v1/dead-letters"), ("POST", "/v1/sources/x/sync")],
-    "admin": [("POST", "/v1/sources"), ("DELETE", "/v1/sources/x"), ("POST", "/v1/collections"), ("PATCH", "/v1/collections/mine"),
-              ("DELETE", "/v1/collections/mine")],
-}  # fmt: skip
+    "retrieve": ["POST /v1/retrieve", "GET /v1/citations/x", "GET /v1/documents", "GET /v1/versions/x/text"],
+    "ingest": [
+        "PUT /v1/documents/mine/x",
+        "DELETE /v1/documents/mine/x",
+        "GET /v1/jobs",
+        "GET /v1/sources",
+        "GET /v1/dead-letters",
+        "POST /v1/sources/x/sync",
+    ],
+    "admin": [
+        "POST /v1/sources",
+        "DELETE /v1/sources/x",
+        "POST /v1/collections",
+        "PATCH /v1/collections/mine",
+        "DELETE /v1/collections/mine",
+    ],
+}
 BODIES: dict[str, Any] = {
     "/v1/retrieve": {"query": "x"},
     "/v1/sources": {"collection": "mine", "uri": "file:///nothing/there"},
@@ -789,7 +799,7 @@ def test_a_key_can_do_what_its_scopes_say(locked: tuple[Service, Client, Any]) -
     for held in NEEDS:
         headers = key(held)
         for needed, calls in NEEDS.items():
-            for method, path in calls:
+            for method, path in map(str.split, calls):
                 more = {"json": BODIES[path]} if path in BODIES and method in ("POST", "PATCH") else {}
                 response = client.request(method, path, headers=headers, **more)
                 assert (response.status_code == 403) is (held not in (needed, "admin")), (held, method, path)
@@ -808,17 +818,14 @@ def test_expired_and_revoked_keys(locked: tuple[Service, Client, Any]) -> None:
 
 def test_a_caller_reads_only_what_it_may(locked: tuple[Service, Client, Any]) -> None:
     _, client, key = locked
-    owner, ann, bob = (
-        key("admin", principals=("user:ann", "user:bob")),
-        key("retrieve"),
-        key("retrieve", principals=("user:bob",)),
-    )
+    owner = key("admin", principals=("user:ann", "user:bob"))
+    ann, bob = key("retrieve"), key("retrieve", principals=("user:bob",))
     theirs = client.post("/v1/retrieve", json={"query": "xylophone apples"}, headers=bob).json()
     cited = theirs["results"][0]
     assert "xylophone" in cited["text"]
-    mine = client.post(
-        "/v1/retrieve", json={"query": "xylophone apples", "include": ["dropped", "explain"]}, headers=ann
-    )
+    body = {"query": "xylophone apples", "include": ["dropped", "explain"], "on_insufficient": "return"}
+    mine = client.post("/v1/retrieve", json=body, headers=ann)
+    assert mine.json()["results"]
     assert "Their apples" not in mine.text
     assert cited["document"]["id"] not in mine.text
     ids = {"doc_": cited["document"]["id"], "ver_": cited["version"]["id"], "cit_": cited["id"]}
@@ -842,17 +849,18 @@ def test_a_caller_reads_only_what_it_may(locked: tuple[Service, Client, Any]) ->
 
 
 def test_a_key_for_one_collection_sees_no_other(locked: tuple[Service, Client, Any], folder: Path) -> None:
-    service, client, key = locked
+    _, client, key = locked
     both = ("user:ann", "user:bob")
     owner, mine = key("admin", principals=both), key("admin", principals=both, collections=["mine"])
-    source = client.post("/v1/sources", json={"collection": "theirs", "uri": folder.as_uri()}, headers=owner).json()
     (folder / "bad.pdf").write_bytes(b"%PDF-1.4 bad")
+    body = {"collection": "theirs", "uri": folder.as_uri(), "options": {"settle_s": 0}}
+    source = client.post("/v1/sources", json=body, headers=owner).json()
     job = client.post(f"/v1/sources/{source['id']}/sync", headers=owner).json()
     until(lambda: client.get(f"/v1/jobs/{job['id']}", headers=owner).json()["state"] == "succeeded")
     (letter,) = client.get("/v1/dead-letters", headers=owner).json()["data"]
     cited = client.post("/v1/retrieve", json={"query": "xylophone"}, headers=owner).json()["results"][0]
     assert [c["name"] for c in client.get("/v1/collections", headers=mine).json()["data"]] == ["mine"]
-    answer = client.post("/v1/retrieve", json={"query": "xylophone", "on_insufficient": "return"}, headers=mine)
+    answer = client.post("/v1/retrieve", json={"query": "xylophone apples"}, headers=mine)
     assert {r["document"]["collection"] for r in answer.json()["results"]} == {"mine"}
     for method, path in (
         ("GET", "/v1/collections/{c}"),
@@ -905,7 +913,7 @@ def test_a_pusher_need_not_be_a_reader(locked: tuple[Service, Client, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[evil]", "localhost.", "", "a]"]
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[e]", "localhost.", "a]"]
 )
 def test_another_host_name_is_refused_without_keys(client: Client, host: str) -> None:
     problem(client.get("/v1/collections", headers={"Host": host}), 401, "Unauthorized")
@@ -985,8 +993,6 @@ def test_zz_every_route_was_called(client: Client) -> None:
     import re
 
     for path, methods in client.get("/openapi.json").json()["paths"].items():
-        pattern = re.compile(
-            re.sub(r"\\{uri\\}|\\{[^}]*\\}", lambda m: ".+" if "uri" in m[0] else "[^/]+", re.escape(path))
-        )
+        pattern = re.compile(re.sub(r"\{[^}]*\}", lambda m: ".+" if m[0] == "{uri}" else "[^/]+", path))
         for method in methods:
             assert any(m == method.upper() and pattern.fullmatch(p) for m, p in SEEN), (method, path)
