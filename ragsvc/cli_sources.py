@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ragsvc.bootstrap import Service
 
 JsonOption = Annotated[bool, option("--json", help="JSON for machines.")]
+_LOOKS = 5  # a file that is written all the time must not hold the command for ever
 SAMPLE = Path(__file__).parent / "samples" / "handbook"
 
 
@@ -94,9 +95,32 @@ def _finish(service: Service, job: Job) -> None:
         worker.start()
     try:
         ended = follow_job(job.id, service.catalog.jobs.get, console)
+        _say(ended)
+        for _ in range(_LOOKS):
+            again = _looks_again(service, ended)
+            if again is None:
+                break
+            ended = follow_job(again.id, service.catalog.jobs.get, console)
+            _say(ended)
     finally:
         if worker is not None:
             worker.stop()
+    if ended.state != "succeeded":
+        error = ended.error or {}
+        raise JobFailed(str(error.get("title", f"The job was {ended.state}.")), hint=error.get("hint"))
+
+
+def _looks_again(service: Service, ended: Job) -> Job | None:
+    """The job that waits for files that are still being written, or were a moment ago."""
+    source_id = ended.source_id
+    if not ended.counts.get("skipped") or source_id is None or service.catalog.dead_letters.of_source(source_id):
+        return None
+    waiting, _ = service.catalog.jobs.page(limit=1, state="queued", source_id=source_id)
+    return waiting[0] if waiting else None
+
+
+def _say(ended: Job) -> None:
+    """One line of what came of a job, and what to do about it."""
     counts = ", ".join(f"{count} {name}" for name, count in ended.counts.items() if count)
     console.print(f"{ended.state}: {counts or 'nothing to do'}")
     if ended.counts.get("failed"):
@@ -104,11 +128,8 @@ def _finish(service: Service, job: Job) -> None:
     if ended.counts.get("withheld"):
         withheld = ended.counts["withheld"]
         console.print(
-            f"Deletions withheld; to let them pass: ragsvc sync {job.source_id} --approve-deletions {withheld}"
+            f"Deletions withheld; to let them pass: ragsvc sync {ended.source_id} --approve-deletions {withheld}"
         )
-    if ended.state != "succeeded":
-        error = ended.error or {}
-        raise JobFailed(str(error.get("title", f"The job was {ended.state}.")), hint=error.get("hint"))
 
 
 def sources(json: JsonOption = False) -> None:

@@ -169,13 +169,15 @@ class Retriever:
                 self._queries.popitem(last=False)
         return vector
 
-    def _search(self, question: Question, pinned: Sequence[_Pinned], vectors: Mapping[str, Vector]) -> list[Hit]:
-        """The hits of all collections, scored as if they were one."""
+    def _search(
+        self, question: Question, pinned: Sequence[_Pinned], vectors: Mapping[str, Vector]
+    ) -> dict[str, list[Hit]]:
+        """The hits of all collections by model, their lexical scores as if they were one collection."""
         asked = () if question.mode == "dense" else [self.terms(question.text, p.collection.id) for p in pinned]
         every = set().union(*asked)
         counts = [p.searcher.statistics(every, at_seq=p.at_seq) for p in pinned] if every else []
         statistics = sum(counts[1:], counts[0]) if counts else None
-        hits: list[Hit] = []
+        hits: dict[str, list[Hit]] = {p.generation.embedder: [] for p in pinned}
         for number, p in enumerate(pinned):
             terms = asked[number] if asked else ()
             vector = vectors.get(p.generation.embedder)
@@ -191,7 +193,7 @@ class Retriever:
                 at_seq=p.at_seq,
                 statistics=statistics,
             )
-            hits.extend(p.searcher.search(query))
+            hits[p.generation.embedder].extend(p.searcher.search(query))
         return hits
 
     def terms(self, text: str, collection_id: str) -> tuple[str, ...]:
@@ -281,8 +283,11 @@ class Retriever:
         )
 
 
-def _fuse(mode: Mode, hits: Sequence[Hit]) -> list[tuple[Hit, float]]:
-    """Best first. A single leg keeps its own scores."""
-    if mode == "hybrid":
-        return convex(hits)
-    return dense_only(hits) if mode == "dense" else lexical_only(hits)
+def _fuse(mode: Mode, hits: Mapping[str, Sequence[Hit]]) -> list[tuple[Hit, float]]:
+    """Best first. Cosines of two models do not compare, so each model's hits are normalised for themselves.
+
+    A single leg keeps its own scores.
+    """
+    order = {"hybrid": convex, "dense": dense_only, "lexical": lexical_only}[mode]
+    fused = [pair for group in hits.values() for pair in order(group)]
+    return sorted(fused, key=lambda pair: (-pair[1], pair[0].chunk_id))

@@ -203,7 +203,7 @@ def test_add_shows_what_came_of_it(run: Run, tmp_path: Path) -> None:
     access = ("--access", "public", "--sla", "1h")
     ended = run("add", str(folder), "--collection", "more", "--include", "*.md", "--watch", *access)
     assert ended.status == 0, ended.err
-    assert "succeeded: 1 listed, 1 new" in ended.out
+    assert "succeeded: 1 listed, 1 new" in ended.out, "a file that was written a moment ago is waited for"
     assert "watched while" in ended.out
     (source,) = [s for s in run("sources", "--json").json if s["collection"] == "more"]
     assert (source["watch"], source["schedule"], source["freshness_sla"]) == (True, {"interval": "60s"}, "3600s")

@@ -69,11 +69,8 @@ def test_an_address_in_use_may_be_the_service_itself(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
-        one = (
-            found(tmp_path, "address", **{})
-            if False
-            else next(f for f in examine(settings_in(tmp_path, port=holder.getsockname()[1])) if f.check == "address")
-        )
+        findings = examine(settings_in(tmp_path, port=holder.getsockname()[1]))
+    (one,) = [finding for finding in findings if finding.check == "address"]
     assert one.ok
     assert "running service" in one.found
 
