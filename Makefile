@@ -115,6 +115,7 @@ soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m soak
 
 bench: $(VENV)/.dev
+	@$(BIN)/ragsvc model install
 	@$(BIN)/python bench/ingest.py
 	@$(BIN)/python bench/retrieve.py
 

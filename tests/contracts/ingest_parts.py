@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,20 @@ def database_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'catalog.db'}"
 
 
+@cache
+def _empty_catalog() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        Catalog(database_url(Path(folder))).close()
+        return (Path(folder) / "catalog.db").read_bytes()
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """The catalogue in a folder; a new one begins as a copy of an empty one, which spares 0.1 s of migrations."""
+    if not (folder / "catalog.db").exists():
+        (folder / "catalog.db").write_bytes(_empty_catalog())
+    return Catalog(database_url(folder))
+
+
 def make_draft(uri: str, text: str, **fields: Any) -> Draft:
     """What fetching and parsing plain text would give: paragraphs between blank lines, `# ` headings."""
     parts = [part for part in text.split("\n\n") if part.strip()]
@@ -138,7 +154,7 @@ class Installation:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.clock: Callable[[], datetime] = clock or (lambda: datetime.now(UTC))
-        self.catalog = Catalog(database_url(folder))
+        self.catalog = open_catalog(folder)
         self.embedder = CountingEmbedder()
         self.chunker = StructureChunker()
         self.collection = self.catalog.collections.ensure(

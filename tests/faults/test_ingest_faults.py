@@ -154,19 +154,14 @@ def test_a15_sqlite_that_loses_commits_is_refused_at_start(tmp_path: Path, monke
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
-from indexes.errors import WriterBusy
 from ragsvc.bootstrap import WriterLock
 from ragsvc.settings import Settings
 settings = Settings(data=Path(sys.argv[1]))
-began = time.monotonic()
-try:
-    lock = WriterLock(settings)
-    print("held", flush=True)
-    sys.stdin.readline()
-except WriterBusy as error:
-    print("refused", time.monotonic() - began, error.message, flush=True)
+lock = WriterLock(settings)
+print("held", flush=True)
+sys.stdin.readline()
 """
 
 
@@ -180,11 +175,6 @@ def test_a15_a_second_process_on_the_data_folder_is_refused_at_once(tmp_path: Pa
         with pytest.raises(WriterBusy, match=f"Process {first.pid} "):
             WriterLock(settings)
         assert time.monotonic() - began < 1
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        word, seconds, *said = second.stdout.split()
-        assert word == "refused"
-        assert float(seconds) < 1
-        assert str(first.pid) in said
         first.kill()
     WriterLock(settings).release()  # a killed process holds nothing
     WriterLock(settings).release()

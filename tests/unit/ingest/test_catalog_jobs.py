@@ -23,14 +23,14 @@ from ingest.catalog.jobs import (
 )
 from ingest.errors import Conflict, LeaseLost, NotFound
 from ingest.model import Job
-from tests.contracts.ingest_parts import START, database_url, undone
+from tests.contracts.ingest_parts import START, database_url, open_catalog, undone
 
 SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    found = Catalog(database_url(tmp_path))
+    found = open_catalog(tmp_path)
     yield found
     found.close()
 

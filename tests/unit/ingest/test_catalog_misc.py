@@ -22,14 +22,14 @@ from ingest.errors import (
     SourceUnreachable,
 )
 from ingest.model import Collection, Push, Source
-from tests.contracts.ingest_parts import START, Clock, Installation, database_url, make_draft, undone
+from tests.contracts.ingest_parts import START, Clock, Installation, database_url, make_draft, open_catalog, undone
 
 SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    found = Catalog(database_url(tmp_path))
+    found = open_catalog(tmp_path)
     yield found
     found.close()
 

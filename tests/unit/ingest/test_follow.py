@@ -42,7 +42,7 @@ def go(app: Installation, **delta: float) -> None:
     app.clock.go(**delta)
 
 
-def fill(app: Installation, source: Source, number: int = 60) -> None:
+def fill(app: Installation, source: Source, number: int = 40) -> None:
     chooser = random.Random(7)
     drafts = []
     for place in range(number):
@@ -249,7 +249,7 @@ def test_a08_without_any_index_file_everything_is_made_again_without_embedding(
     app: Installation, source: Source
 ) -> None:
     fill(app, source)
-    for number in range(0, 60, 7):
+    for number in range(0, 40, 7):
         go(app, minutes=1)
         app.record(source, make_draft(f"d{number}", f"The {WORDS[number % 14]} was changed."))
     app.follower.publish()
@@ -347,11 +347,11 @@ def test_upkeep_publishes_what_waits_long_or_is_much(
 
 
 def test_small_segments_are_merged(app: Installation, source: Source) -> None:
-    for number in range(12):
+    for number in range(7):
         app.record(source, make_draft(f"d{number}", f"Parking rule {number}."))
         app.follower.publish()
-    assert app.follower.pin(app.generation.id).snapshot.segments < 6
-    assert len(app.find("parking", limit=50)) == 12
+    assert app.follower.pin(app.generation.id).snapshot.segments < 5
+    assert len(app.find("parking", limit=50)) == 7
 
 
 def test_a_publish_that_failed_is_tried_again(

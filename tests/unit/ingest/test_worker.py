@@ -17,14 +17,14 @@ from ingest.errors import Conflict, SourceUnreachable
 from ingest.model import Job
 from ingest.run import Run
 from ingest.worker import Worker
-from tests.contracts.ingest_parts import START, Clock, database_url
+from tests.contracts.ingest_parts import START, Clock, open_catalog
 
 Handler = Callable[[Job, Run], None]
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    found = Catalog(database_url(tmp_path))
+    found = open_catalog(tmp_path)
     yield found
     found.close()
 
