@@ -11,6 +11,7 @@ read. Times on a shared machine are noisy: compare the ratios.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads that wait for each other would make the limit too low
 import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script's own folder would hide the package `ingest`

@@ -117,6 +117,8 @@ class Worker:
                 jobs.finish(job.id, self.owner, "failed", now=self._now(), counts=run.counts, error=_problem(error))
             else:
                 with self._catalog.write():
+                    # what a job shorter than a heartbeat did is shown too
+                    jobs.heartbeat(job.id, self.owner, now=self._now(), progress=run.progress())
                     jobs.finish(job.id, self.owner, "succeeded", now=self._now(), counts=run.counts)
                     self._again(job, run)
         except LeaseLost:

@@ -17,25 +17,7 @@ from ingest.pipeline import now_utc
 from ragsvc.bootstrap import Service
 from tests.contracts.installation import HASH, Workshop, workshop
 
-WORDS = [
-    "apple",
-    "pear",
-    "plum",
-    "cherry",
-    "grape",
-    "melon",
-    "granite",
-    "basalt",
-    "slate",
-    "chalk",
-    "river",
-    "lake",
-    "sea",
-    "pond",
-    "tea",
-    "coffee",
-    "milk",
-]
+WORDS = "apple pear plum cherry grape melon granite basalt slate chalk river lake sea pond tea".split()  # noqa: SIM905
 QUERIES = 200
 Ranking = list[tuple[str, float]]
 
@@ -44,7 +26,7 @@ def fill(shop: Workshop) -> None:
     """120 documents, some of them edited and deleted."""
     rng = random.Random(8)
     documents = []
-    for number in range(120):
+    for number in range(100):
         sentences = [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(rng.randint(1, 12))]
         text = f"# Number {number}\n\n" + "\n\n".join(sentences)
         documents.append(shop.push(f"{number}.md", text, access=["public"] if number % 5 else ["user:ann"]))
@@ -61,13 +43,13 @@ def questions() -> list[str]:
     return [" ".join(rng.choices(WORDS, k=rng.randint(1, 4))) for _ in range(QUERIES)]
 
 
-def rankings(service: Service) -> list[Ranking]:
-    """The ten best chunks of each question with their scores."""
+def rankings(service: Service, count: int = QUERIES) -> list[Ranking]:
+    """The ten best chunks of each of so many questions, with their scores."""
     collection = service.catalog.collections.get("handbook")
     embedder = service.embedder_of(HASH)
     at = to_us(now_utc()) + 10**15
     found = []
-    for number, question in enumerate(questions()):
+    for number, question in enumerate(questions()[:count]):
         query = Query(
             allowed=Allowed.everything() if number % 2 else Allowed.of("user:ann"),
             at=at,
@@ -84,7 +66,7 @@ def rankings(service: Service) -> list[Ranking]:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every passage that is embedded from now on (questions do not count)."""
     texts: list[str] = []
-    encode, vector = HashEmbedder.encode, HashEmbedder._vector
+    encode = HashEmbedder.encode
 
     def counting(self: HashEmbedder, passages: list[str]) -> object:
         texts.extend(passages)
@@ -93,7 +75,6 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def query(self: HashEmbedder, text: str) -> object:
         return encode(self, [text])
 
-    assert vector
     monkeypatch.setattr(HashEmbedder, "encode", counting)
     monkeypatch.setattr(HashEmbedder, "encode_query", query)
     return texts
@@ -122,39 +103,40 @@ def test_a08_all_index_files_deleted(tmp_path: Path, embedded: list[str]) -> Non
     assert embedded == []
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7])
-def test_a08_some_index_files_deleted(tmp_path: Path, embedded: list[str], share: float) -> None:
+def test_a08_some_index_files_deleted(tmp_path: Path, embedded: list[str]) -> None:
     with workshop(tmp_path) as shop:
         fill(shop)
-        before = rankings(shop.service)
+        before = rankings(shop.service, 40)
     embedded.clear()
-    rng = random.Random(share)
+    rng = random.Random(7)
     for path in sorted(path for path in (tmp_path / "indexes").rglob("*") if path.is_file()):
-        if rng.random() < share:
+        if rng.random() < 0.5:
             path.unlink()
     with workshop(tmp_path) as shop:
-        assert rankings(shop.service) == before
+        assert rankings(shop.service, 40) == before
     assert embedded == []
 
 
 def test_a08_the_old_state_serves_while_it_is_rebuilt(tmp_path: Path, embedded: list[str]) -> None:
     with workshop(tmp_path) as shop:
         fill(shop)
-        before = rankings(shop.service)
+        before = rankings(shop.service, 40)
         embedded.clear()
         generation = shop.service.catalog.collections.generations()[0]
         done = threading.Event()
 
         def rebuild() -> None:
-            for _ in range(3):
-                shop.service.follower.rebuild(generation)
-            done.set()
+            try:
+                for _ in range(3):
+                    shop.service.follower.rebuild(generation)
+            finally:
+                done.set()
 
         thread = threading.Thread(target=rebuild)
         thread.start()
         rounds = 0
         while not done.is_set() or rounds < 2:
-            assert rankings(shop.service) == before
+            assert rankings(shop.service, 40) == before
             rounds += 1
         thread.join()
         assert embedded == []

@@ -97,20 +97,14 @@ def test_a_real_process_says_what_it_did(tmp_path: Path, docs: Path) -> None:
     assert "collection real" in ended.stdout
     assert "succeeded: 3 listed, 2 new, 1 failed" in ended.stdout
     assert "dead-letters" in ended.stdout
-    asked = ragsvc(tmp_path, "retrieve", "notice period", "--json", RAGSVC_COLLECTION="real", RAGSVC_TOP_K="1")
-    assert asked.returncode == 0, asked.stderr
-    body = json.loads(asked.stdout)
-    assert len(body["results"]) == 1
-    assert "four weeks" in body["context"]
 
 
-def test_a_real_process_fails_with_one_or_two_and_without_a_trace(tmp_path: Path) -> None:
+def test_a_real_process_fails_without_a_trace(tmp_path: Path) -> None:
     assert RAGSVC.exists()
-    for arguments, status in ((["jobs", "job_0"], 1), (["jobs", "--cancel"], 2)):
-        ended = ragsvc(tmp_path, *arguments)
-        assert ended.returncode == status
-        assert "error:" in ended.stderr
-        assert "Traceback" not in ended.stderr
+    ended = ragsvc(tmp_path, "jobs", "--cancel")
+    assert ended.returncode == 2
+    assert "error:" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 # ---------------------------------------------------------------- usage

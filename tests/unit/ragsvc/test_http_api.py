@@ -41,12 +41,15 @@ def running(folder: Path, **more: Any) -> Iterator[tuple[Service, Client]]:
     """A service with everything behind it, and a client on the loopback."""
     with build(settings_in(folder, **more), writable=True) as service:
         backstage = Backstage(service)
+        patch = pytest.MonkeyPatch()
+        patch.setattr("ingest.worker._POLL_S", 0.02)  # an installation of its own can afford to look more often
         backstage.start()
         try:
             with Client(make_app(service), base_url=BASE, raise_server_exceptions=False) as client:
                 yield service, client
         finally:
             backstage.stop()
+            patch.undo()
 
 
 @pytest.fixture(scope="module")
