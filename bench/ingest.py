@@ -3,9 +3,9 @@
 Method: N passages' worth of Markdown files in a folder go through the real job (list, fetch, jail, chunk, embed,
 record) and are followed into the index, once with the model and once with a free embedder, so that the pipeline
 itself is seen; then the same folder is synced again unchanged, and with 1 % of the files edited. CPU seconds are
-those of this process and its children. The limit is what the model's multiplications alone would cost: fp32 GEMM
-speed measured in the same run, in multiply-adds per CPU-second, over those that the model needs for the tokens it
-read. Times on a shared machine are noisy: compare the ratios.
+those of this process and its children, the jail's included. The limit is what the model's multiplications alone would
+cost: fp32 GEMM speed measured in the same run, in multiply-adds per CPU-second, over those that the model needs for
+the tokens it read. Times on a shared machine are noisy: compare the ratios.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ CHARACTERS_PER_PASSAGE = 600
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and its ended children so far."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """CPU seconds of this process and its children so far, those that still live (the jail's zygotes) included."""
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            ticks += sum(map(int, Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+    alive = ticks / os.sysconf("SC_CLK_TCK")
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + alive
 
 
 def gemm_per_cpu_s() -> float:
@@ -101,8 +106,10 @@ def measure(embedder: str, passages: int, dataset: Path | None, models: Path | N
             unchanged = again.counts["unchanged"]
             print(f"  second sync  {wall_again:8.1f} s wall, {again.embedded} embedded, {unchanged} unchanged")
             edited = sorted(files.iterdir())[::100]
-            for path in edited:
-                path.write_text(path.read_text(encoding="utf-8") + "\nOne more sentence was added here today.\n")
+            for number, path in enumerate(edited):
+                path.write_text(
+                    path.read_text(encoding="utf-8") + f"\nSentence number {number} was added here today.\n"
+                )
             edit, wall_edit, _ = sync(service, source.id)
             share = edit.embedded / max(run.embedded, 1)
             print(f"  1 % edited   {wall_edit:8.1f} s wall, {edit.embedded} embedded ({share:.2%} of all sentences)")

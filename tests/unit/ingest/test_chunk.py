@@ -159,10 +159,12 @@ def test_time_grows_with_the_length_not_its_square(kind: str) -> None:
         return text_of(*elements)
 
     def seconds(text: Text) -> float:
-        began = time.thread_time()
-        StructureChunker().chunk(text)
-        return time.thread_time() - began
+        took = []
+        for _ in range(3):  # the least of three: other processes only ever add
+            began = time.thread_time()
+            StructureChunker().chunk(text)
+            took.append(time.thread_time() - began)
+        return min(took)
 
     small, large = make(2000), make(16000)
-    seconds(small)
-    assert seconds(large) < 8 * 4 * max(seconds(small), 0.002)
+    assert seconds(large) < 8 * 5 * max(seconds(small), 0.002)  # the square would be 64

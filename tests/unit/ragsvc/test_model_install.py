@@ -81,7 +81,7 @@ def test_installing_again_is_quick_and_changes_nothing(published: Path) -> None:
     before = (published / WEIGHTS).stat().st_ino
     started = time.perf_counter()
     assert install(published.parent) == published
-    assert time.perf_counter() - started < 0.1
+    assert time.perf_counter() - started < 0.5  # it takes a millisecond; the first took a second
     assert (published / WEIGHTS).stat().st_ino == before
 
 
