@@ -138,7 +138,6 @@ class DocumentDraft:
         """`room` is how many new documents may come at most."""
         self._base = base
         self._fresh: dict[str, int] = {}
-        self._room = room
         self._size = len(base) + room
         self._access = np.full(self._size, NOT_DESCRIBED, np.int32)
         self._access[: len(base)] = base.access

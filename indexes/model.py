@@ -15,7 +15,6 @@ Timestamp = int
 """Microseconds since 1970-01-01T00:00:00Z."""
 FOREVER: Timestamp = 2**63 - 1
 Mode = Literal["hybrid", "dense", "lexical"]
-MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
 Scalar = str | int | float | bool
 MetadataValue = Scalar | tuple[Scalar, ...]
 
@@ -26,14 +25,6 @@ class Span:
 
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Locator:
-    """A place in a version that can be found for ever: the version is immutable, so are its offsets."""
-
-    version_id: str
-    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ class Worker:
         self._handlers = handlers
         self._now = clock
         self._stop = threading.Event()
-        self._running: set[Run] = set()
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{random_id('w')[-6:]}"
         self._threads = [
             threading.Thread(target=self._loop, name=f"worker-{number}", daemon=True) for number in range(threads)

@@ -19,7 +19,6 @@ from ingest.parse.plain import table_elements
 A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
 R_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-DGM = "{http://schemas.openxmlformats.org/drawingml/2006/diagram}relIds"
 STRICT = {  # ISO 29500 Strict uses other names for the same things
     b"http://purl.oclc.org/ooxml/drawingml/main": b"http://schemas.openxmlformats.org/drawingml/2006/main",
     b"http://purl.oclc.org/ooxml/presentationml/main": b"http://schemas.openxmlformats.org/presentationml/2006/main",
