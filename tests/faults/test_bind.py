@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from ingest.pipeline import now_utc
 from ragsvc import cli
 from ragsvc.bootstrap import build
 from ragsvc.errors import Unsafe
-from ragsvc.serving import check_address, serve
+from ragsvc.serving import _listen, check_address, serve
 from ragsvc.settings import load
 from tests.contracts.installation import HASH, server, settings_in
 
@@ -67,3 +68,24 @@ def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
         service = build(settings_in(tmp_path, port=port), writable=False)
         with service, pytest.raises(Unsafe, match=f"Cannot listen on 127.0.0.1:{port}"):
             serve(service)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_accepted_connections_send_without_delay(host: str) -> None:
+    async def ask() -> int:
+        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            peer = writer.get_extra_info("socket")
+            told.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(answer, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            found = await asyncio.wait_for(told, 10)
+            writer.close()
+            await writer.wait_closed()
+        return found
+
+    listener = _listen(host, 0)
+    assert asyncio.run(ask()) != 0

@@ -323,6 +323,24 @@ def test_readers_and_upkeep_go_on_during_rebuilds(app: Installation, source: Sou
 # ---------------------------------------------------------------- upkeep
 
 
+def test_a_reader_that_holds_much_moves_to_what_the_writer_published(
+    app: Installation, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.follow._PUBLISH_CHUNKS", 5)
+    reader = Installation(app.folder, clock=app.clock, writable=False)
+    fill(app, source, 10)
+    assert answers(reader) == answers(app)
+    assert reader.follower.pin(app.generation.id).snapshot.segments == 0  # all of it in memory
+    app.follower.publish()
+    go(app, hours=1)
+    app.record(source, make_draft("d1", "Now about giraffes."))
+    assert reader.find("giraffes") == app.find("giraffes") != []
+    assert reader.follower.pin(app.generation.id).snapshot.segments == 1
+    assert answers(reader) == answers(app)
+    assert reader.follower.check(app.generation) == ()
+    reader.close()
+
+
 def test_upkeep_publishes_what_waits_long_or_is_much(
     app: Installation, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:

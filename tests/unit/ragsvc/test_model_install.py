@@ -79,9 +79,12 @@ def test_the_self_check_compares_with_the_stored_reference() -> None:
 
 def test_installing_again_is_quick_and_changes_nothing(published: Path) -> None:
     before = (published / WEIGHTS).stat().st_ino
-    started = time.perf_counter()
-    assert install(published.parent) == published
-    assert time.perf_counter() - started < 0.5  # it takes a millisecond; the first took a second
+    took = []
+    for _ in range(3):  # the least of three: other processes only ever add
+        started = time.perf_counter()
+        assert install(published.parent) == published
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.1
     assert (published / WEIGHTS).stat().st_ino == before
 
 
