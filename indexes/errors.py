@@ -7,6 +7,8 @@ RagsvcError                    base of every error of the project: message, hint
 |   |-- GenerationUnknown      a generation that this engine does not hold
 |   |-- WriterBusy             another process writes to this data folder
 |   |-- StorageFailed          the disk refused a write
+|   |   |-- DiskFull           there is no space left
+|   |   `-- StorageHalted      a sync failed, so this process writes nothing more
 |   `-- DimensionMismatch      a vector of the wrong width
 |-- QueryInvalid               a query or filter that cannot mean anything
 `-- EmbedderError
@@ -80,6 +82,19 @@ class StorageFailed(EngineError):
 
     hint = "Free some space or mend the disk; writing resumes by itself."
     retryable = True
+
+
+class DiskFull(StorageFailed):
+    """The disk is full."""
+
+    hint = "Free some space where RAGSVC_DATA lies; writing goes on by itself, and jobs are tried again."
+
+
+class StorageHalted(StorageFailed):
+    """The disk failed to sync, so this process writes nothing more."""
+
+    hint = "Look at the disk, then restart the service; what was acknowledged is safe, and reading goes on."
+    retryable = False
 
 
 class DimensionMismatch(EngineError):

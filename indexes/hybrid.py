@@ -13,8 +13,19 @@ from indexes.dense import dense_scores, dense_top
 from indexes.errors import DimensionMismatch, QueryInvalid
 from indexes.filters import check_filter
 from indexes.lexical import lexical_top
-from indexes.model import Generation, Hit, LegScore, Query, Snapshot, TermStatistics
-from indexes.pieces import Piece
+from indexes.model import (
+    DenseReport,
+    Describe,
+    Generation,
+    Hit,
+    LegScore,
+    PartReport,
+    Query,
+    Snapshot,
+    TermStatistics,
+    Timestamp,
+)
+from indexes.pieces import Piece, SealedPiece
 from indexes.rowhash import hash_of
 from indexes.state import State
 from indexes.stats import Rows, Scores, score_rows, weigh
@@ -24,9 +35,9 @@ _UNRANKED = sys.maxsize
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a leg looks at a piece: for the best rows, and for the scores of given rows."""
+    """How a leg looks at a piece: for the best rows with their exact scores, and for the scores of given rows."""
 
-    top: Callable[[Piece, RowSet], Rows]
+    top: Callable[[Piece, RowSet], tuple[Rows, Scores]]
     scores: Callable[[Piece, Rows], Scores]
 
 
@@ -81,21 +92,49 @@ class HybridSearcher:
         """How common these terms are in what is in force, or was when `at_seq` was the newest."""
         return self._state.statistics(terms, at_seq=at_seq)
 
+    def steady_since(self, at: Timestamp) -> Timestamp:
+        """Since when what is in force at `at` has been in force."""
+        return self._state.allowed.window(at).start
+
     def scan(self) -> Iterator[tuple[str, str, str]]:
         """(chunk id, version id, row hash) of every chunk held, closed versions too, in no order."""
+        versions = self._state.versions
         for piece in self._state.pieces:
-            for row in np.flatnonzero(alive(piece, self._state.versions)).tolist():
-                version_id, _ = self._state.owner(piece, row)
-                yield piece.chunk_ids[row], version_id, hash_of(piece.sorted_terms(row), piece.vectors[row])
+            before, times = -1, tuple[int, ...]()
+            for row in np.flatnonzero(alive(piece, versions)).tolist():
+                ordinal = int(piece.row_version[row])
+                if ordinal != before:  # the rows of a version stand together
+                    before, times = ordinal, versions.times(ordinal)
+                digest = hash_of(piece.sorted_terms(row), piece.vectors[row], times)
+                yield piece.chunk_ids[row], versions.ids[ordinal], digest
+
+    def describe(self) -> tuple[PartReport, ...]:
+        """The parts it searches: segments, and what is in memory as the part `memory` if there is any."""
+        return tuple(self._report(piece) for piece in self._state.pieces)
+
+    def documents(self) -> Iterator[Describe]:
+        """Who may read each document of which a version is held, and its metadata; in no order."""
+        versions, documents = self._state.versions, self._state.documents
+        for ordinal in np.unique(versions.document[versions.present()]).tolist():
+            yield Describe(documents.ids[ordinal], *documents.describe(ordinal))
+
+    def _report(self, piece: Piece) -> PartReport:
+        live = int(np.count_nonzero(alive(piece, self._state.versions)))
+        if isinstance(piece, SealedPiece):
+            segment = piece.segment
+            return PartReport(segment.id, piece.count, live, segment.dense.report, segment.size)
+        return PartReport("memory", piece.count, live, DenseReport("flat", piece.count), piece.vectors.nbytes)
 
     def _dense(self, query: Query) -> _Way | None:
         if query.vector is None:
             return None
         vector = np.ascontiguousarray(query.vector, np.float32)
-        return _Way(
-            top=lambda piece, rows: dense_top(piece.vectors, piece.dense, vector, query.limit, rows),
-            scores=lambda piece, rows: dense_scores(piece.vectors, vector, rows),
-        )
+
+        def top(piece: Piece, rows: RowSet) -> tuple[Rows, Scores]:
+            found = dense_top(piece.vectors, piece.dense, vector, query.limit, rows)
+            return found, dense_scores(piece.vectors, vector, found)
+
+        return _Way(top, scores=lambda piece, rows: dense_scores(piece.vectors, vector, rows))
 
     def _lexical(self, query: Query) -> _Way | None:
         if not query.terms:
@@ -107,16 +146,27 @@ class HybridSearcher:
             scores=lambda piece, rows: score_rows(piece, weights, rows),
         )
 
-    def _leg(self, way: _Way | None, allowed: Iterable[RowSet], limit: int) -> _Leg:
-        """The best rows over all pieces, ranked; ties by chunk id."""
-        found: list[tuple[float, str, int, int]] = []
-        for number, (piece, rows) in enumerate(zip(self._state.pieces, allowed, strict=True)):
-            if way is not None:
-                top = way.top(piece, rows)
-                names, scores = piece.chunk_ids, way.scores(piece, top).tolist()
-                found += [(-s, names[row], number, row) for row, s in zip(top.tolist(), scores, strict=True)]
+    def _leg(self, way: _Way | None, allowed: Sequence[RowSet], limit: int) -> _Leg:
+        """The best rows over all pieces, ranked; ties by chunk id, which is looked up for those that tie only."""
+        pieces = self._state.pieces
+        leg = _Leg(way, [{} for _ in pieces])
+        if way is None or not pieces:
+            return leg
+        answers = [way.top(piece, rows) for piece, rows in zip(pieces, allowed, strict=True)]
+        tops = [rows for rows, _ in answers]
+        scores = np.concatenate([scores for _, scores in answers])
+        numbers = np.repeat(np.arange(len(tops)), [len(top) for top in tops])
+        order = np.argsort(-scores, kind="stable")
+        ranked = scores[order]
+        order = order[: int(np.searchsorted(-ranked, -ranked[limit - 1], "right"))] if len(order) > limit else order
+        ties = np.diff(ranked[: len(order)]) == 0.0
+        twins = np.append(ties, False) | np.insert(ties, 0, False)
+        columns = (ranked[: len(order)], twins[: len(order)], numbers[order], np.concatenate(tops)[order])
+        found = [
+            (-score, pieces[number].chunk_ids[row] if twin else "", number, row)
+            for score, twin, number, row in zip(*(column.tolist() for column in columns), strict=True)
+        ]
         found.sort()
-        leg = _Leg(way, [{} for _ in self._state.pieces])
         for rank, (score, _, number, row) in enumerate(found[:limit], 1):
             leg.ranked[number][row] = LegScore(-score, rank)
         return leg

@@ -9,6 +9,7 @@ process), and a term is indexed as its number, so it may hold anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,11 +19,12 @@ import tantivy
 
 from indexes import durable
 from indexes.allowed import RowSet
-from indexes.errors import SegmentDamaged, StorageFailed
-from indexes.postings import Terms
-from indexes.stats import Rows, TermRows, Weights, best, idf, score_all, score_rows
+from indexes.columns import ends_of
+from indexes.errors import SegmentDamaged
+from indexes.postings import BLOCK_ROWS, Terms
+from indexes.stats import Rows, Scores, TermRows, Weights, best, idf, score_all, score_rows
 
-EXACT_POSTINGS: Final = 60_000
+EXACT_POSTINGS: Final = 5_000
 """Up to so many postings of the query's terms, scoring all of them is as fast as asking tantivy."""
 MAX_FETCH: Final = 2_000
 """With a filter so strict that more candidates than this are needed, scoring all postings is faster."""
@@ -47,7 +49,7 @@ class LexicalIndex:
         self._schema = index.schema
         self._searcher = index.searcher()
         self._terms = terms
-        self._average = float(terms.lengths.sum()) / len(terms) if len(terms) else 1.0
+        self._average = terms.total / len(terms) if len(terms) else 1.0
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
@@ -56,7 +58,7 @@ class LexicalIndex:
         """tantivy's best `count` rows, and a bound: no other row of this segment has an exact score above it."""
         clauses = []
         for term, weight in weights.terms:
-            number = self._terms.term_ids.get(term)
+            number = self._terms.find(term)
             if number is not None:
                 local = idf(len(self._terms), len(self._terms.posting(term)[0]))
                 query = tantivy.Query.term_query(self._schema, TERMS, str(number), "freq")
@@ -81,31 +83,38 @@ class LexicalRows(TermRows, Protocol):
         ...
 
 
-def lexical_top(source: LexicalRows, weights: Weights, limit: int, allowed: RowSet) -> Rows:
-    """The best `limit` allowed rows that hold a term, and all that tie with the last of them, in no order."""
+def lexical_top(source: LexicalRows, weights: Weights, limit: int, allowed: RowSet) -> tuple[Rows, Scores]:
+    """The best `limit` allowed rows that hold a term, and all that tie with the last, in no order, and their scores."""
     postings = sum(len(source.posting(term)[0]) for term, _ in weights.terms)
     if postings == 0 or allowed.count == 0:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0)
     if allowed.count * POSTINGS_PER_ROW * len(weights.terms) <= postings:
         return _best_of(source, weights, limit, allowed.rows)
     if postings > EXACT_POSTINGS and source.lexical is not None:
-        rows = _proven(source, source.lexical, weights, limit, allowed)
-        if rows is not None:
-            return rows
+        found = _proven(source, source.lexical, weights, limit, allowed)
+        if found is not None:
+            return found
     scores = score_all(source, weights)
     if not allowed.everything:
         scores[~allowed.mask] = 0.0
     rows = np.flatnonzero(scores)
-    return rows[best(scores[rows], limit)]
+    return _cut(rows, scores[rows], limit)
 
 
-def _best_of(source: TermRows, weights: Weights, limit: int, rows: Rows) -> Rows:
+def _cut(rows: Rows, scores: Scores, limit: int) -> tuple[Rows, Scores]:
+    chosen = best(scores, limit)
+    return rows[chosen], scores[chosen]
+
+
+def _best_of(source: TermRows, weights: Weights, limit: int, rows: Rows) -> tuple[Rows, Scores]:
     scores = score_rows(source, weights, rows)
     found = np.flatnonzero(scores)
-    return rows[found[best(scores[found], limit)]]
+    return _cut(rows[found], scores[found], limit)
 
 
-def _proven(source: TermRows, index: LexicalIndex, weights: Weights, limit: int, allowed: RowSet) -> Rows | None:
+def _proven(
+    source: TermRows, index: LexicalIndex, weights: Weights, limit: int, allowed: RowSet
+) -> tuple[Rows, Scores] | None:
     fetch = int((2 * limit + 32) * len(allowed.mask) / allowed.count)
     if fetch > MAX_FETCH:
         return None
@@ -114,30 +123,39 @@ def _proven(source: TermRows, index: LexicalIndex, weights: Weights, limit: int,
     scores = score_rows(source, weights, rows)
     if bound > 0.0 and (len(rows) < limit or np.partition(scores, len(rows) - limit)[len(rows) - limit] <= bound):
         return None
-    return rows[best(scores, limit)]
+    return _cut(rows, scores, limit)
 
 
 def write_lexical(folder: Path, terms: Terms) -> None:
     """Build the index in an existing, empty folder. Raises StorageFailed."""
-    numbers = np.repeat(terms.ids, terms.counts)
-    ends = np.cumsum(terms.lengths, dtype=np.int64).tolist()
     try:
         index = tantivy.Index(_schema(), path=str(folder), reuse=False)
         # One thread and one commit make as few tantivy segments as possible.
         writer = index.writer(heap_size=WRITER_HEAP, num_threads=1)
-        for row, (start, end) in enumerate(pairwise([0, *ends])):
+        for row, text in enumerate(_texts(terms)):
             document = tantivy.Document()
-            # The fastest way to write a list of numbers with blanks between them.
-            document.add_text(TERMS, str(numbers[start:end].tolist())[1:-1].replace(",", ""))
+            document.add_text(TERMS, text)
             document.add_unsigned(ROW, row)
             writer.add_document(document)
         writer.commit()
         writer.wait_merging_threads()
     except ValueError as error:  # what tantivy's binding makes of every failure, a full disk among them
-        raise StorageFailed(f"The lexical index could not be written: {error}.") from error
+        raise durable.failure("The lexical index could not be written", told=str(error)) from error
     for path in folder.iterdir():
         durable.sync_file(path)
     durable.sync_folder(folder)
+
+
+def _texts(terms: Terms) -> Iterator[str]:
+    """What tantivy indexes for each row: the numbers of its terms, each as often as the row holds it."""
+    for first in range(0, len(terms), BLOCK_ROWS):
+        offsets = terms.offsets[first : first + BLOCK_ROWS + 1].astype(np.int64)
+        part = slice(int(offsets[0]), int(offsets[-1]))
+        numbers = np.repeat(terms.ids[part], terms.counts[part])
+        ends = ends_of(terms.lengths[first : first + BLOCK_ROWS]).tolist()
+        for start, end in pairwise(ends):
+            # The fastest way to write a list of numbers with blanks between them.
+            yield str(numbers[start:end].tolist())[1:-1].replace(",", "")
 
 
 def read_lexical(folder: Path, terms: Terms) -> LexicalIndex:

@@ -11,19 +11,21 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.dense import DenseIndex
 from indexes.lexical import LexicalIndex
-from indexes.model import Chunk, Matrix
+from indexes.model import Chunk, Matrix, Vector
 from indexes.postings import Terms
 from indexes.stats import Posting
 from indexes.versions import Mask
 
 FIRST_ROWS: Final = 256
+FREED: Final = 500
+"""So many rows are freed at once: with the texts of their terms that takes a few milliseconds."""
 T = TypeVar("T", bound=np.generic)
 
 
@@ -48,6 +50,7 @@ class _Posting:
 
 
 _NONE: Posting = (np.zeros(0, np.int32), np.zeros(0, np.uint32))
+_NO_VECTOR: Vector = np.zeros(0, np.float32)
 
 
 class _TermTable:
@@ -113,8 +116,11 @@ class MemoryPiece:
         table = self._terms
         end = table.ends[self.count]
         ids, counts = (np.frombuffer(column[:end], np.uint32) for column in (table.ids, table.counts))
-        vocabulary = tuple(table.names)
-        return Terms(vocabulary, np.array(table.ends[: self.count + 1], np.int64), ids, counts)
+        return Terms.sort(list(table.names), np.array(table.ends[: self.count + 1], np.int64), ids, counts)
+
+    def held(self) -> tuple[list[Any], ...]:
+        """All its larger objects, for `let_go` after the last state with this memory is gone."""
+        return list(self.chunks), list(self._terms.postings)
 
     def open_df(self, term: str, is_open: Mask) -> int:
         """How many of the open rows hold a term."""
@@ -125,10 +131,18 @@ class MemoryPiece:
         return sorted(self.chunks[row].terms)
 
 
-class Memory:
-    """Takes rows. One writer; `piece()` is what readers get."""
+def let_go(held: Sequence[list[Any]]) -> None:
+    """Free what these lists hold, a little at a time: as one step it would keep all other threads waiting."""
+    for part in held:
+        while part:
+            del part[-FREED:]
 
-    def __init__(self, dimensions: int) -> None:
+
+class Memory:
+    """Takes rows. One writer; `piece()` is what readers get. With `vectors_only` their terms are dropped."""
+
+    def __init__(self, dimensions: int, *, vectors_only: bool = False) -> None:
+        self._vectors_only = vectors_only
         self._count = 0
         self._row_version = np.zeros(FIRST_ROWS, np.int32)
         self._homes = np.zeros(FIRST_ROWS, np.int64)
@@ -144,8 +158,10 @@ class Memory:
         for row, chunk in enumerate(chunks, self._count):
             self._row_version[row] = version
             self._homes[row] = home
-            self._lengths[row] = len(chunk.terms)
             self._vectors[row] = chunk.vector
+            if self._vectors_only:  # and each vector is here once
+                chunk = Chunk(chunk.id, chunk.version_id, chunk.ordinal, (), _NO_VECTOR)
+            self._lengths[row] = len(chunk.terms)
             self._chunks.append(chunk)
             self._chunk_ids.append(chunk.id)
             self._terms.add(row, chunk.terms)

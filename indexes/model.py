@@ -41,9 +41,21 @@ class Chunk:
     vector: Vector
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Closing:
+    """What entry `seq` of the log said: the version is in force until `valid_to` (document time)."""
+
+    seq: int
+    valid_to: Timestamp
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Index a version with its chunks. Putting the same version again replaces it."""
+    """Index a version with its chunks. Putting the same version again replaces it.
+
+    `valid_to` and `closed_seq` are its newest closing (both FOREVER: none), `earlier` those before, ascending: a
+    version is closed again when one is put before its end, and a replay must know what was believed in between.
+    """
 
     document_id: str
     version_id: str
@@ -52,11 +64,16 @@ class Put:
     recorded_seq: int
     closed_seq: int
     chunks: tuple[Chunk, ...]
+    earlier: tuple[Closing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Say when a version stopped being in force (document time) and when that was recorded."""
+    """Say when a version stopped being in force (document time) and which entry of the log said so.
+
+    Of several closings the one with the largest `closed_seq` holds; a replay takes the largest up to `at_seq`.
+    A `valid_to` of FOREVER opens it again.
+    """
 
     version_id: str
     valid_to: Timestamp
@@ -193,10 +210,41 @@ class Snapshot:
     chunks: int
     segments: int
 
-    @property
-    def id(self) -> str:
-        """A name that a later call can give to replay this state."""
-        return f"snap_{self.generation_id.removeprefix('gen_')}_{self.seq}"
+
+Quantization = Literal["none", "sq8", "pq"]
+
+
+@dataclass(frozen=True, slots=True)
+class DenseReport:
+    """How the vectors of one part are searched, and how well that does, by measurement.
+
+    `recall_at_10` and `recall_at_100` are means over `queries` sampled queries against exact search (flat is exact:
+    1.0, of no queries); `target` is what recall_at_10 was tuned for. Of `lists`, the nearest are looked at until
+    `probe_rows` allowed rows were met (more when more than 100 are asked), and `refine` times as many as asked are
+    scored exactly.
+    """
+
+    kind: Literal["flat", "ivf"]
+    rows: int
+    quantization: Quantization = "none"
+    recall_at_10: float = 1.0
+    recall_at_100: float = 1.0
+    queries: int = 0
+    target: float = 1.0
+    lists: int = 0
+    probe_rows: int = 0
+    refine: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """One part of a state: a segment, or what is in memory. `size` is in bytes, on the disk or in memory."""
+
+    segment: str
+    rows: int
+    live: int
+    dense: DenseReport
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

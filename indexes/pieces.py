@@ -6,52 +6,59 @@ here, and copied when a batch changes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.allowed import alive
+from indexes.columns import TextTable, spread
 from indexes.dense import DenseIndex
+from indexes.joining import Joining, Part
 from indexes.lexical import LexicalIndex
 from indexes.memory import MemoryPiece
 from indexes.model import FOREVER, Matrix
-from indexes.postings import Terms
-from indexes.segment import Contents, Segment
+from indexes.segment import Segment
 from indexes.stats import Posting
-from indexes.versions import GONE, NOBODY, Mask, Versions
+from indexes.versions import GONE, Mask, Versions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SealedPiece:
     """A segment in a state. Its rows are alive while their version's home is `homes`.
 
-    `extents` gives the half-open range of rows of each version. `df`, `open_rows` and `open_length`
-    count the rows of open versions: per term, in all, and their terms.
+    `owners` gives the ordinal of each of the segment's versions, whose rows begin at `starts`; `by_owner` sorts them.
+    `df`, `open_rows` and `open_length` count the rows of open versions: per term, in all, and their terms.
     """
 
     segment: Segment
     homes: int
     row_version: NDArray[np.int32]
-    extents: dict[int, tuple[int, int]]
+    owners: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    by_owner: NDArray[np.int64]
     df: NDArray[np.int64]
     open_rows: int
     open_length: int
 
     @classmethod
-    def attach(cls, segment: Segment, versions: Versions, *, home: int) -> SealedPiece:
-        """Tie a segment's rows to the versions that are known; rows of unknown ones are NOBODY's."""
-        contents = segment.contents
-        known = np.array([versions.ordinals.get(name, NOBODY) for name in contents.version_ids], np.int32)
-        starts = np.flatnonzero(np.diff(contents.version, prepend=-1))
-        ends = np.append(starts[1:], len(contents.version))
-        owners = known[contents.version[starts]].tolist()
-        extents = dict(zip(owners, zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-        piece = cls(segment, home, known[contents.version], extents, np.zeros(0, np.int64), 0, 0)
-        rows = np.flatnonzero(alive(piece, versions) & is_open(piece, versions))
-        terms = contents.terms
-        return replace(piece, df=terms.holders(rows), open_rows=len(rows), open_length=int(terms.lengths[rows].sum()))
+    def attach(cls, segment: Segment, owners: NDArray[np.int32], versions: Versions, *, home: int) -> SealedPiece:
+        """Tie a segment's rows to versions: `owners` are the ordinals of its `version_ids`, NOBODY for unknown ones."""
+        version = segment.contents.version
+        starts = np.append(np.flatnonzero(np.append(True, version[1:] != version[:-1])), len(version))
+        owners = owners[version[starts[:-1]]]
+        row_version = np.repeat(owners, np.diff(starts))
+        order = np.argsort(owners, kind="stable")
+        piece = cls(segment, home, row_version, owners, starts, order, np.zeros(0, np.int64), 0, 0)
+        counted = alive(piece, versions) & is_open(piece, versions)
+        left_out, terms = np.flatnonzero(~counted), segment.contents.terms
+        return replace(
+            piece,
+            df=terms.holders_without(left_out),
+            open_rows=len(version) - len(left_out),
+            open_length=terms.total - int(terms.lengths[left_out].sum()),
+        )
 
     @property
     def count(self) -> int:
@@ -64,7 +71,7 @@ class SealedPiece:
         return self.segment.dense.vectors
 
     @property
-    def lengths(self) -> NDArray[np.int32]:
+    def lengths(self) -> NDArray[np.integer]:
         """Terms of each row."""
         return self.segment.contents.terms.lengths
 
@@ -84,11 +91,11 @@ class SealedPiece:
 
     def open_df(self, term: str) -> int:
         """How many open rows hold a term."""
-        number = self.segment.contents.terms.term_ids.get(term)
+        number = self.segment.contents.terms.find(term)
         return 0 if number is None else int(self.df[number])
 
     @property
-    def chunk_ids(self) -> Sequence[str]:
+    def chunk_ids(self) -> TextTable:
         """Id of the chunk in each row."""
         return self.segment.contents.chunk_ids
 
@@ -96,11 +103,13 @@ class SealedPiece:
         """The terms of a row with repeats, sorted."""
         return self.segment.contents.terms.row(row)
 
-    def recounted(self, before: Versions, after: Versions, touched: Iterable[int]) -> SealedPiece:
-        """The same piece after a batch that touched these versions."""
-        changes = {ordinal: self._counts(after, ordinal) - self._counts(before, ordinal) for ordinal in touched}
-        opened = self._rows_of(ordinal for ordinal, change in changes.items() if change > 0)
-        closed = self._rows_of(ordinal for ordinal, change in changes.items() if change < 0)
+    def recounted(self, before: Versions, after: Versions, touched: NDArray[np.integer]) -> SealedPiece:
+        """The same piece after a change of these versions, each given once."""
+        places = np.minimum(np.searchsorted(self.owners, touched, sorter=self.by_owner), len(self.owners) - 1)
+        local = self.by_owner[places]
+        local = local[self.owners[local] == touched]
+        change = self._counts(after, self.owners[local]) - self._counts(before, self.owners[local])
+        opened, closed = self._rows_of(local[change > 0]), self._rows_of(local[change < 0])
         if not len(opened) and not len(closed):
             return self
         terms = self.segment.contents.terms
@@ -111,13 +120,13 @@ class SealedPiece:
             open_length=self.open_length + int(terms.lengths[opened].sum()) - int(terms.lengths[closed].sum()),
         )
 
-    def _rows_of(self, ordinals: Iterable[int]) -> NDArray[np.int64]:
-        spans = [np.arange(*self.extents[ordinal], dtype=np.int64) for ordinal in ordinals]
-        return np.concatenate([np.zeros(0, np.int64), *spans])
+    def _rows_of(self, local: NDArray[np.integer]) -> NDArray[np.int64]:
+        return spread(self.starts[local], self.starts[local + 1] - self.starts[local])
 
-    def _counts(self, versions: Versions, ordinal: int) -> int:
-        here = ordinal < len(versions) and versions.home[ordinal] == self.homes
-        return int(here and versions.valid_to[ordinal] == FOREVER)
+    def _counts(self, versions: Versions, ordinals: NDArray[np.integer]) -> NDArray[np.int8]:
+        known = np.minimum(ordinals, len(versions) - 1)
+        counted = (versions.home[known] == self.homes) & (versions.valid_to[known] == FOREVER)
+        return np.asarray(counted & (ordinals < len(versions)), np.int8)
 
 
 Piece = SealedPiece | MemoryPiece
@@ -133,31 +142,23 @@ def erased(piece: Piece, versions: Versions) -> int:
     return int(np.count_nonzero(versions.home[piece.row_version] == GONE))
 
 
-def gather(pieces: Sequence[Piece], versions: Versions) -> Contents | None:
-    """The live rows of these pieces as the contents of one new segment; None when there are none."""
+def gather(pieces: Sequence[Piece], versions: Versions) -> tuple[Joining, NDArray[np.int32]] | None:
+    """The live rows of these pieces as one new segment, and the ordinals of its versions; None when there are none."""
     chosen = [(piece, np.flatnonzero(alive(piece, versions))) for piece in pieces]
     chosen = [(piece, rows) for piece, rows in chosen if len(rows)]
     if not chosen:
         return None
-    owners = np.concatenate([piece.row_version[rows] for piece, rows in chosen])
-    ordinals, version = np.unique(owners, return_inverse=True)
-    return Contents(
-        chunk_ids=tuple(piece.chunk_ids[row] for piece, rows in chosen for row in rows.tolist()),
-        version_ids=tuple(versions.ids[ordinal] for ordinal in ordinals.tolist()),
-        version=version.astype(np.int32),
-        ordinal=np.concatenate([_chunk_ordinals(piece, rows) for piece, rows in chosen]),
-        terms=Terms.join([_terms(piece, rows) for piece, rows in chosen]),
-        vectors=np.concatenate([piece.vectors[rows] for piece, rows in chosen]),
+    owners, version = np.unique(
+        np.concatenate([piece.row_version[rows] for piece, rows in chosen]), return_inverse=True
     )
+    names = [versions.ids[ordinal] for ordinal in owners.tolist()]
+    parts = tuple(_part(piece, rows) for piece, rows in chosen)
+    return Joining(parts, names, version.astype(np.int32), chosen[0][0].vectors.shape[1]), owners
 
 
-def _chunk_ordinals(piece: Piece, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+def _part(piece: Piece, rows: NDArray[np.int64]) -> Part:
     if isinstance(piece, SealedPiece):
-        return piece.segment.contents.ordinal[rows]
-    return np.array([piece.chunks[row].ordinal for row in rows.tolist()], np.int32)
-
-
-def _terms(piece: Piece, rows: NDArray[np.int64]) -> tuple[Terms, NDArray[np.int64]]:
-    if isinstance(piece, SealedPiece):
-        return piece.segment.contents.terms, rows
-    return piece.terms(), rows
+        contents = piece.segment.contents
+        return Part(rows, contents.ordinal[rows], contents.chunk_ids, contents.terms, piece.vectors)
+    ordinal = np.array([chunk.ordinal for chunk in piece.chunks[: piece.count]], np.int32)
+    return Part(rows, ordinal[rows], TextTable.of(piece.chunk_ids[: piece.count]), piece.terms(), piece.vectors)

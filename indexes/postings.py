@@ -1,36 +1,48 @@
 """Which terms does a row hold, and which rows hold a term? Both ways, immutable, in flat arrays.
 
 Good for exact scores of chosen rows and for the statistics of closed ones; for the best rows among millions the
-tantivy index (lexical.py) is faster.
+tantivy index (lexical.py) is faster. The arrays of a sealed segment are mapped: what nobody asks for is not in memory.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.columns import Ints, TextTable, ends_of, fitting, spread
 from indexes.stats import Posting
 
-Offsets = NDArray[np.int64]
-Ids = NDArray[np.uint32]
+BLOCK_ROWS: Final = 16_384
+"""Rows whose terms are looked at together: a few million numbers."""
+RUN: Final = 16_384
+"""So many terms are sorted at once, which takes about 10 ms."""
+REMEMBERED: Final = 4_096
+"""Terms whose numbers are kept after they were looked up."""
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terms of rows: row `r` holds `ids[offsets[r]:offsets[r + 1]]`, each once, `counts` times.
+    """The terms of rows: row `r` holds `ids[offsets[r]:offsets[r + 1]]`, each once, `counts` times; `lengths` in all.
 
-    An id is an index into `vocabulary`, which has no term twice and none that no row holds.
+    An id is an index into `vocabulary`, which is sorted. Term `t` stands in `rows[starts[t]:starts[t + 1]]`, ascending,
+    `row_counts` times in each.
     """
 
-    vocabulary: tuple[str, ...]
-    offsets: Offsets
-    ids: Ids
-    counts: Ids
+    vocabulary: TextTable
+    lengths: Ints
+    offsets: Ints
+    ids: Ints
+    counts: Ints
+    starts: Ints
+    rows: Ints
+    row_counts: Ints
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[str]]) -> Terms:
@@ -38,81 +50,94 @@ class Terms:
         known: dict[str, int] = {}
         ids: list[int] = []
         counts: list[int] = []
-        ends = [0]
+        sizes: list[int] = []
         for row in rows:
-            for term, count in Counter(row).items():
-                ids.append(known.setdefault(term, len(known)))
-                counts.append(count)
-            ends.append(len(ids))
-        return cls(tuple(known), np.array(ends, np.int64), np.array(ids, np.uint32), np.array(counts, np.uint32))
+            held = Counter(row)
+            ids += [known.setdefault(term, len(known)) for term in held]
+            counts += held.values()
+            sizes.append(len(held))
+        offsets = ends_of(np.array(sizes, np.int64))
+        return cls.sort(list(known), offsets, np.array(ids, np.int64), np.array(counts, np.int64))
 
     @classmethod
-    def join(cls, parts: Sequence[tuple[Terms, NDArray[np.integer]]]) -> Terms:
-        """The chosen rows of several, one after the other. Terms of rows that were not chosen leave no trace."""
-        known: dict[str, int] = {}
-        ids, counts, sizes = [], [], []
-        for terms, rows in parts:
-            places, lengths = terms.places(rows)
-            local, inverse = np.unique(terms.ids[places], return_inverse=True)
-            mapped = [known.setdefault(terms.vocabulary[term], len(known)) for term in local.tolist()]
-            ids.append(np.array(mapped, np.uint32)[inverse])
-            counts.append(terms.counts[places])
-            sizes.append(lengths)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes), dtype=np.int64)])
-        return cls(tuple(known), offsets, np.concatenate(ids), np.concatenate(counts))
+    def sort(cls, vocabulary: Sequence[str], offsets: Ints, ids: Ints, counts: Ints) -> Terms:
+        """From rows whose ids count a vocabulary in any order. Terms that no row holds may be among it."""
+        order = _sorted(vocabulary)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        count = len(offsets) - 1
+        ids = place[ids].astype(fitting(len(order)))
+        counts = counts.astype(fitting(int(counts.max(initial=0))))
+        sums = ends_of(counts)
+        by_term = np.argsort(ids, kind="stable")
+        rows = np.repeat(np.arange(count, dtype=fitting(count)), offsets[1:] - offsets[:-1])
+        return cls(
+            vocabulary=TextTable.of(vocabulary[number] for number in order),
+            lengths=np.diff(sums[offsets]).astype(np.int32),
+            offsets=offsets,
+            ids=ids,
+            counts=counts,
+            starts=ends_of(np.bincount(ids, minlength=len(order))),
+            rows=rows[by_term],
+            row_counts=counts[by_term],
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def places(self, rows: NDArray[np.integer]) -> tuple[Offsets, Offsets]:
+    @cached_property
+    def total(self) -> int:
+        """How many terms all rows have, repeats counted."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    @cached_property
+    def find(self) -> Callable[[str], int | None]:
+        """The id of a term, None for one that no row holds."""
+        return lru_cache(REMEMBERED)(self.vocabulary.find)
+
+    def places(self, rows: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where in `ids` the terms of these rows stand, and how many places each row has."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[np.asarray(rows) + 1] - starts
-        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return np.arange(len(shift), dtype=np.int64) + shift, lengths
+        starts = self.offsets[rows].astype(np.int64)
+        sizes = self.offsets[np.asarray(rows, np.int64) + 1].astype(np.int64) - starts
+        return spread(starts, sizes), sizes
 
     def row(self, row: int) -> list[str]:
         """All terms of a row with repeats, sorted."""
-        part = slice(self.offsets[row], self.offsets[row + 1])
+        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
         pairs = zip(self.ids[part].tolist(), self.counts[part].tolist(), strict=True)
         return sorted(term for term_id, count in pairs for term in [self.vocabulary[term_id]] * count)
 
-    def holders(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+    def holders(self, rows: Ints) -> NDArray[np.int64]:
         """For each term, how many of these rows hold it."""
-        places, _ = self.places(rows)
-        return np.bincount(self.ids[places], minlength=len(self.vocabulary)).astype(np.int64)
+        held = np.zeros(len(self.vocabulary), np.int64)
+        for at in range(0, len(rows), BLOCK_ROWS):
+            places, _ = self.places(rows[at : at + BLOCK_ROWS])
+            held += np.bincount(self.ids[places], minlength=len(held))
+        return held
 
-    @cached_property
-    def lengths(self) -> NDArray[np.int32]:
-        """How many terms each row has, repeats counted."""
-        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
-        return np.diff(sums[self.offsets]).astype(np.int32)
-
-    @cached_property
-    def term_ids(self) -> dict[str, int]:
-        """Term -> id."""
-        return {term: number for number, term in enumerate(self.vocabulary)}
+    def holders_without(self, rows: Ints) -> NDArray[np.int64]:
+        """For each term, how many rows other than these hold it."""
+        if 2 * len(rows) <= len(self):
+            starts = self.starts.astype(np.int64)
+            return np.asarray(starts[1:] - starts[:-1] - self.holders(rows))
+        others = np.ones(len(self), bool)
+        others[rows] = False
+        return self.holders(np.flatnonzero(others))
 
     def posting(self, term: str) -> Posting:
-        """The rows that hold a term, ascending, and how often each does."""
-        number = self.term_ids.get(term)
+        """The rows that hold a term, ascending, and how often."""
+        number = self.find(term)
         if number is None:
             return _NONE
-        offsets, rows, counts = self._inverted
-        part = slice(offsets[number], offsets[number + 1])
-        return rows[part], counts[part]
+        part = slice(int(self.starts[number]), int(self.starts[number + 1]))
+        return self.rows[part], self.row_counts[part]
 
-    def prepare(self) -> None:
-        """Work out now what the first query would wait for."""
-        _ = (self.lengths, self.term_ids, self._inverted)
 
-    @cached_property
-    def _inverted(self) -> tuple[Offsets, NDArray[np.int32], Ids]:
-        order = np.argsort(self.ids, kind="stable")
-        rows = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.offsets))
-        sizes = np.bincount(self.ids, minlength=len(self.vocabulary))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-        return offsets, rows[order], self.counts[order]
+def _sorted(vocabulary: Sequence[str]) -> list[int]:
+    """The places of these texts in their order. In runs, because one long sort would keep all other threads waiting."""
+    bounds = range(0, len(vocabulary) + RUN, RUN)
+    runs = [sorted(range(len(vocabulary))[start : start + RUN], key=vocabulary.__getitem__) for start in bounds]
+    return list(heapq.merge(*runs, key=vocabulary.__getitem__))
 
 
 _NONE: Posting = (np.zeros(0, np.int32), np.zeros(0, np.uint32))

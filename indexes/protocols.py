@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from indexes.model import Generation, Hit, Matrix, Op, Problem, Query, Snapshot, TermStatistics
+from indexes.model import (
+    Describe,
+    Generation,
+    Hit,
+    Matrix,
+    Op,
+    PartReport,
+    Problem,
+    Query,
+    Snapshot,
+    TermStatistics,
+    Timestamp,
+)
 
 
 @runtime_checkable
@@ -57,8 +69,20 @@ class Searcher(Protocol):
         """How common these terms are in what is in force, or was when `at_seq` was the newest."""
         ...
 
+    def steady_since(self, at: Timestamp) -> Timestamp:
+        """Since when what is in force at `at` has been in force: no version begins or ends between the two."""
+        ...
+
     def scan(self) -> Iterator[tuple[str, str, str]]:
         """(chunk id, version id, row hash) of every chunk held, in no order."""
+        ...
+
+    def describe(self) -> tuple[PartReport, ...]:
+        """The parts it searches: their size, how they search, and their measured recall."""
+        ...
+
+    def documents(self) -> Iterator[Describe]:
+        """Who may read each document of which a version is held, and its metadata; in no order."""
         ...
 
 
@@ -68,6 +92,11 @@ class IndexWriter(Protocol):
     @property
     def seq(self) -> int:
         """The last sequence number that was applied."""
+        ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was damaged when it was opened, and so was left out."""
         ...
 
     def apply(self, ops: Sequence[Op], *, seq: int) -> None:
@@ -82,8 +111,11 @@ class IndexWriter(Protocol):
         """Join small segments into one; False when nothing needed it."""
         ...
 
-    def refresh(self) -> bool:
-        """For readers: move to a newer published state; then apply the log again from `seq`. False if there is none."""
+    def refresh(self, *, only_if_gone: bool = False) -> bool:
+        """For readers: move to a newer published state; then apply the log again from `seq`. False if there is none.
+
+        `only_if_gone`: only where all that it has loaded was deleted, as it was damaged.
+        """
         ...
 
 
@@ -98,8 +130,8 @@ class Engine(Protocol):
         """The newest state of a generation. Raises GenerationUnknown."""
         ...
 
-    def check(self, generation_id: str) -> tuple[Problem, ...]:
-        """Read back every stored byte and compare with the manifests."""
+    def check(self, generation_id: str, *, share: float = 1.0) -> tuple[Problem, ...]:
+        """Read back every stored byte and compare with the manifests, with this share of one core's time."""
         ...
 
     def remove(self, generation_id: str) -> None:

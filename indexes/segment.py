@@ -1,54 +1,49 @@
 """What is in one sealed segment, and is it undamaged? An immutable folder of rows.
 
-dense.faiss    vectors                      lexical/       the tantivy index
-rows.npz       version and ordinal of each row, and its terms as numbers
-rows.json      chunk ids, version ids, vocabulary
+rows.columns   version, ordinal and id of each row, and its terms, both ways (columns.py)
+dense/         the vectors                  lexical/       the tantivy index
 manifest.json  counts, and size and SHA-256 of every other file; its own SHA-256 is in the snapshot
 
-Useful for: rows that change rarely. Not useful for: changing anything; a row dies by its version's `home`.
+All of it is mapped into memory, so a segment costs almost nothing until it is asked. Useful for: rows that change
+rarely. Not useful for: changing anything; a row dies by its version's `home`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from indexes import durable
+from indexes.columns import ColumnWriter, Ints, TextTable, map_columns
 from indexes.dense import DenseIndex, read_dense, write_dense
 from indexes.durable import Stamp
 from indexes.errors import SegmentDamaged
+from indexes.joining import Joining, read_terms, write_rows
 from indexes.lexical import LexicalIndex, read_lexical, write_lexical
-from indexes.model import Matrix
+from indexes.model import DenseReport
 from indexes.postings import Terms
 
-FORMAT: Final = 1
-DENSE, LEXICAL, ROWS, NAMES, MANIFEST = "dense.faiss", "lexical", "rows.npz", "rows.json", "manifest.json"
+FORMAT: Final = 2
+DENSE, LEXICAL, ROWS, MANIFEST = "dense", "lexical", "rows.columns", "manifest.json"
 LOCKS: Final = (".tantivy-writer.lock", ".tantivy-meta.lock")
 """tantivy makes these whenever it opens a folder. They are empty and hold nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contents:
-    """The rows of a segment. Rows of the same version stand together.
+    """The rows of a segment but their vectors, mapped. Rows of the same version stand together.
 
-    `version` is an index into `version_ids` per row, `ordinal` the chunk's place in its version,
-    `vectors` float32 of shape (rows, dimensions).
+    `version` is an index into `version_ids` per row, `ordinal` the chunk's place in its version.
     """
 
-    chunk_ids: tuple[str, ...]
-    version_ids: tuple[str, ...]
-    version: NDArray[np.int32]
-    ordinal: NDArray[np.int32]
+    chunk_ids: TextTable
+    version_ids: TextTable
+    version: Ints
+    ordinal: Ints
     terms: Terms
-    vectors: Matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +55,11 @@ class Segment:
     contents: Contents
     dense: DenseIndex
     lexical: LexicalIndex
+    size: int
+    """Bytes on the disk."""
 
 
-def write_segment(folder: Path, contents: Contents, *, generation_id: str) -> Stamp:
+def write_segment(folder: Path, joining: Joining, *, generation_id: str) -> Stamp:
     """Write a segment aside and publish it as `folder`. Returns the stamp of its manifest.
 
     Raises StorageFailed; then nothing of it is left.
@@ -70,12 +67,18 @@ def write_segment(folder: Path, contents: Contents, *, generation_id: str) -> St
     aside = folder.with_name(durable.ASIDE + folder.name)
     try:
         with durable.storage(f"Segment {folder.name}"):
+            durable.make_folder(aside)
+            with durable.stream(aside / ROWS) as file:
+                writer = ColumnWriter(file)
+                write_rows(writer, joining)
+                writer.finish()
+            terms = read_terms(map_columns(aside / ROWS))
             durable.make_folder(aside / LEXICAL)
-            write_lexical(aside / LEXICAL, contents.terms)
-            write_dense(aside / DENSE, contents.vectors)
-            durable.write(aside / ROWS, _pack_rows(contents))
-            durable.write(aside / NAMES, _pack_names(contents))
-            manifest = durable.write(aside / MANIFEST, _manifest(aside, contents, generation_id))
+            write_lexical(aside / LEXICAL, terms)
+            durable.make_folder(aside / DENSE)
+            dense = write_dense(aside / DENSE, joining.vectors(), rows=len(joining), dimensions=joining.dimensions)
+            body = _manifest(aside, joining, terms, dense, generation_id)
+            manifest = durable.write(aside / MANIFEST, body)
             durable.sync_folder(aside)
             durable.publish(aside, folder)
             return manifest
@@ -91,16 +94,16 @@ def read_segment(folder: Path, expected: Stamp, *, generation_id: str) -> Segmen
     manifest = _read_manifest(folder)
     try:
         contents, dense = _load(folder)
-    except (ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise SegmentDamaged(f"Segment {folder.name}: its row table cannot be read ({error}).") from error
-    contents.terms.prepare()
     lexical = read_lexical(folder / LEXICAL, contents.terms)
-    counts = {len(contents.chunk_ids), len(dense), len(lexical), len(contents.terms), manifest["rows"]}
+    counts = {*_counts(contents), len(dense), len(lexical), manifest["rows"]}
     if len(counts) != 1:
         raise SegmentDamaged(f"Segment {folder.name}: its parts hold different numbers of rows: {sorted(counts)}.")
     if manifest["generation"] != generation_id:
         raise SegmentDamaged(f"Segment {folder.name} belongs to generation {manifest['generation']}.")
-    return Segment(folder.name, expected, contents, dense, lexical)
+    size = expected.size + sum(entry["size"] for entry in manifest["files"].values())
+    return Segment(folder.name, expected, contents, dense, lexical, size)
 
 
 def check_segment(folder: Path, expected: Stamp) -> list[str]:
@@ -134,15 +137,15 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def _manifest(folder: Path, contents: Contents, generation_id: str) -> bytes:
+def _manifest(folder: Path, joining: Joining, terms: Terms, dense: DenseReport, generation_id: str) -> bytes:
     manifest = {
         "format": FORMAT,
         "generation": generation_id,
-        "rows": len(contents.chunk_ids),
-        "dimensions": contents.vectors.shape[1],
-        "versions": len(contents.version_ids),
-        "terms": len(contents.terms.vocabulary),
-        "dense": "flat inner product, exact",
+        "rows": len(joining),
+        "dimensions": joining.dimensions,
+        "versions": len(joining.version_ids),
+        "terms": len(terms.vocabulary),
+        "dense": asdict(dense),
         "files": {name: asdict(durable.stamp(folder / name)) for name in _files(folder)},
     }
     return json.dumps(manifest, indent=1).encode("ascii")
@@ -154,39 +157,23 @@ def _read_manifest(folder: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise SegmentDamaged(f"Segment {folder.name}: {MANIFEST} cannot be read ({error}).") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise SegmentDamaged(f"Segment {folder.name} has a format that this version of ragsvc does not know.")
+        raise SegmentDamaged(
+            f"Segment {folder.name} has a format that this version of ragsvc does not know, so it is built again."
+        )
     return manifest
 
 
-def _pack_rows(contents: Contents) -> bytes:
-    buffer = io.BytesIO()
-    terms = contents.terms
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        version=contents.version,
-        ordinal=contents.ordinal,
-        offsets=terms.offsets,
-        ids=terms.ids,
-        counts=terms.counts,
-    )
-    return buffer.getvalue()
-
-
-def _pack_names(contents: Contents) -> bytes:
-    names = {
-        "chunks": contents.chunk_ids,
-        "versions": contents.version_ids,
-        "vocabulary": contents.terms.vocabulary,
-    }
-    return json.dumps(names).encode("ascii")  # ASCII: a term may hold lone surrogates
-
-
 def _load(folder: Path) -> tuple[Contents, DenseIndex]:
-    names = json.loads((folder / NAMES).read_bytes())
-    with np.load(folder / ROWS, allow_pickle=False) as rows:
-        terms = Terms(tuple(names["vocabulary"]), rows["offsets"], rows["ids"], rows["counts"])
-        version, ordinal = rows["version"], rows["ordinal"]
-    dense = read_dense(folder / DENSE)
-    contents = Contents(tuple(names["chunks"]), tuple(names["versions"]), version, ordinal, terms, dense.vectors)
-    return contents, dense
+    columns = map_columns(folder / ROWS)
+    contents = Contents(
+        chunk_ids=columns.texts("chunks"),
+        version_ids=columns.texts("versions"),
+        version=columns.array("version"),
+        ordinal=columns.array("ordinal"),
+        terms=read_terms(columns),
+    )
+    return contents, read_dense(folder / DENSE)
+
+
+def _counts(contents: Contents) -> set[int]:
+    return {len(contents.chunk_ids), len(contents.version), len(contents.ordinal), len(contents.terms)}

@@ -2,7 +2,7 @@
 
 <generation>/segments/<segment id>/           immutable rows
 <generation>/snapshots/<seq>.json             the state at `seq`: what it is made of, and a checksum of itself
-<generation>/snapshots/<seq>-<hash>.npz       its tables of versions and documents
+<generation>/snapshots/<seq>-<hash>.columns   its tables of versions and documents
 
 A snapshot becomes current by the rename of its JSON file, after everything it names is safe on disk.
 """
@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from indexes import durable
+from indexes.columns import Columns, ColumnWriter
 from indexes.durable import Stamp
 from indexes.errors import SnapshotDamaged
 from indexes.model import Generation, Timestamp
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SEGMENTS, SNAPSHOTS = "segments", "snapshots"
 KEPT: Final = 2
 """The newest snapshot, and one to fall back to when it is damaged."""
@@ -82,16 +79,25 @@ def write_snapshot(
     *,
     seq: int,
     committed_at: Timestamp,
-    tables: bytes,
+    tables: Callable[[ColumnWriter], None],
     segments: Sequence[tuple[str, Stamp]],
     purged: bool,
 ) -> Record:
-    """Store tables and snapshot file; the last rename makes it current. Raises StorageFailed."""
+    """Store what `tables` writes and the snapshot file; the last rename makes it current. Raises StorageFailed."""
     place = folder / SNAPSHOTS
-    name = f"{seq:020d}-{hashlib.sha256(tables).hexdigest()[:16]}.npz"
+    aside = place / f"{durable.ASIDE}{seq:020d}.columns"
     with durable.storage(f"Snapshot {seq} of generation {generation.id}"):
-        stamp = durable.write_aside(place / name, tables)
-        record = Record(generation, seq, committed_at, name, stamp, tuple(segments), purged)
+        try:
+            with durable.stream(aside) as file:
+                writer = ColumnWriter(file)
+                tables(writer)
+                writer.finish()
+            name = f"{seq:020d}-{file.stamp.sha256[:16]}.columns"
+            durable.publish(aside, place / name)
+        except OSError:
+            durable.delete(aside)  # a full disk must not fill further with each try
+            raise
+        record = Record(generation, seq, committed_at, name, file.stamp, tuple(segments), purged)
         durable.write_aside(place / f"{seq:020d}.json", _encode(record))
     return record
 
@@ -118,37 +124,23 @@ def read_snapshot(path: Path) -> Record:
         raise SnapshotDamaged(f"Snapshot file {path.name} cannot be read ({error}).") from error
 
 
-def read_tables(folder: Path, record: Record) -> bytes:
+def read_tables(folder: Path, record: Record) -> Columns:
     """The tables of a snapshot, checked. Raises SnapshotDamaged, FileNotFoundError."""
     data = (folder / SNAPSHOTS / record.tables).read_bytes()
     if Stamp(len(data), hashlib.sha256(data).hexdigest()) != record.tables_stamp:
         raise SnapshotDamaged(f"Table file {record.tables} does not have the SHA-256 it was written with.")
-    return data
-
-
-def pack(text: Any, arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]) -> bytes:
-    """JSON values and arrays as one npz file."""
-    encoded = np.frombuffer(json.dumps(text).encode("ascii"), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, text=encoded, **arrays)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> tuple[Any, dict[str, np.ndarray[Any, np.dtype[Any]]]]:
-    """What `pack` packed. Raises SnapshotDamaged."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-        return json.loads(content.pop("text").tobytes()), content
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise SnapshotDamaged(f"A table file cannot be read ({error}).") from error
+        return Columns(data)
+    except ValueError as error:
+        raise SnapshotDamaged(f"Table file {record.tables} cannot be read ({error}).") from error
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, sparing: Collection[str] = ()) -> None:
     """Delete all but the newest KEPT snapshots, and what no kept one names, leftovers of crashes too.
 
-    Processes that have a deleted segment open keep it: its vectors are in memory, and the file system
-    holds mapped files until they let go.
+    `sparing` are segments that are being written, which no snapshot names yet.
+
+    Processes that have a deleted segment open keep it: the file system holds mapped files until they let go.
     """
     kept: list[Record] = []
     for path in snapshot_files(folder):
@@ -163,6 +155,7 @@ def sweep(folder: Path) -> None:
             durable.delete(path)
     durable.sync_folder(folder / SNAPSHOTS)
     named = {name for record in kept for name, _ in record.segments}
+    named.update(name for one in sparing for name in (one, durable.ASIDE + one))
     files = {record.tables for record in kept} | {path.name for path in snapshot_files(folder)}
     for path in [*(folder / SEGMENTS).iterdir(), *(folder / SNAPSHOTS).iterdir()]:
         if path.name not in (named if path.parent.name == SEGMENTS else files):

@@ -13,7 +13,7 @@ from indexes.allowed import AllowedRows, alive
 from indexes.documents import DocumentDraft, Documents
 from indexes.errors import DimensionMismatch, QueryInvalid
 from indexes.memory import Memory, MemoryPiece
-from indexes.model import Close, Describe, Drop, Generation, Op, Put, Snapshot, TermStatistics, Timestamp
+from indexes.model import FOREVER, Close, Describe, Drop, Generation, Op, Put, Snapshot, TermStatistics, Timestamp
 from indexes.pieces import Piece, SealedPiece, is_open
 from indexes.versions import Mask, VersionDraft, Versions
 
@@ -70,7 +70,7 @@ class State:
         if at_seq is None:
             return TermStatistics(self._open_rows, self._open_length, {term: self._df(term) for term in wanted})
         versions = self.versions
-        then = (versions.recorded <= at_seq) & (versions.closed > at_seq)
+        then = (versions.recorded <= at_seq) & (versions.ends(at_seq) == FOREVER)
         counted = [(piece, alive(piece, versions) & then[piece.row_version]) for piece in self.pieces]
         return TermStatistics(
             chunks=sum(int(np.count_nonzero(mask)) for _, mask in counted),
@@ -115,13 +115,14 @@ def advance(
         else:
             _drop(op, versions, documents)
     after = versions.freeze()
+    touched = np.fromiter(versions.touched, np.int64, len(versions.touched))
     return replace(
         state,
         seq=seq,
         committed_at=committed_at,
         documents=documents.freeze(),
         versions=after,
-        sealed=tuple(piece.recounted(state.versions, after, versions.touched) for piece in state.sealed),
+        sealed=tuple(piece.recounted(state.versions, after, touched) for piece in state.sealed),
         memory=memory.piece(),
     )
 

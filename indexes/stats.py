@@ -29,7 +29,7 @@ class TermRows(Protocol):
     """Rows that can say where a term stands."""
 
     @property
-    def lengths(self) -> NDArray[np.int32]:
+    def lengths(self) -> NDArray[np.integer]:
         """Terms of each row."""
         ...
 
@@ -75,13 +75,14 @@ def score_rows(source: TermRows, weights: Weights, rows: Rows) -> Scores:
     for term, weight in weights.terms:
         holders, counts = source.posting(term)
         if len(holders):
-            place = np.minimum(np.searchsorted(holders, rows), len(holders) - 1)
+            # numpy would copy a whole posting to compare it with numbers of another type
+            place = np.minimum(np.searchsorted(holders, rows.astype(holders.dtype)), len(holders) - 1)
             here = holders[place] == rows
             scores[here] += _share(counts[place[here]], norms[here], weight)
     return scores
 
 
-def _norms(lengths: NDArray[np.int32], weights: Weights) -> Scores:
+def _norms(lengths: NDArray[np.integer], weights: Weights) -> Scores:
     return np.asarray(K1 * (1.0 - B + B * (lengths / weights.average_length)))
 
 

@@ -1,7 +1,8 @@
 """How do changes get in? The one writer of a generation: apply in memory, publish to disk, merge.
 
 `apply` shows a batch by one assignment. `publish` and `merge` write from a state that does not change any more, while
-batches go on being applied; only the exchange of pieces at their end holds the lock.
+batches go on being applied; only the exchange of pieces at their end holds the lock. Publishing does not wait for a
+merge either: that joins sealed segments only, and what was put or closed meanwhile is seen by the exchange.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -19,10 +20,10 @@ import numpy as np
 from indexes import durable
 from indexes.allowed import alive
 from indexes.errors import StorageFailed, WriterBusy
-from indexes.memory import Memory
+from indexes.memory import Memory, let_go
 from indexes.model import Generation, Op, Problem, Snapshot
-from indexes.pieces import SealedPiece, erased, gather
-from indexes.segment import Contents, Segment, read_segment, write_segment
+from indexes.pieces import Piece, SealedPiece, erased, gather
+from indexes.segment import Segment, read_segment, write_segment
 from indexes.snapshot import SEGMENTS, SNAPSHOTS, Mark, Record, marks, snapshot_seq, sweep, write_snapshot
 from indexes.state import State, advance
 from indexes.tables import NO_ROWS, Loaded, load, pack_tables
@@ -31,6 +32,30 @@ from indexes.versions import Longs, Versions
 
 ATTEMPTS = 10
 """Tries to load while another process publishes and sweeps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fresh:
+    """A segment that was written from the live rows of a state, and the ordinals of the versions it holds."""
+
+    piece: SealedPiece
+    moved: Longs
+    versions: Versions
+    """The table that `piece` is tied to: that of the state, with the moved versions living here."""
+    before: Longs
+    """Where they lived."""
+
+    def rehome(self, versions: Versions) -> Versions:
+        """This table with the versions living here, except those that were put or dropped since."""
+        home = versions.home.copy()
+        home[self.moved[home[self.moved] == self.before]] = self.piece.homes
+        return versions.rehomed(home)
+
+    def tied(self, versions: Versions) -> SealedPiece:
+        """The piece in a state with this table, which is newer."""
+        then, moved = self.versions, self.moved
+        changed = (then.home[moved] != versions.home[moved]) | (then.valid_to[moved] != versions.valid_to[moved])
+        return self.piece.recounted(then, versions, moved[changed])
 
 
 class EmbeddedWriter:
@@ -43,6 +68,8 @@ class EmbeddedWriter:
         self._numbers = count(NO_ROWS + 1)
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
+        self._merging = threading.Lock()
+        self._fresh: set[str] = set()
         loaded = self._load({})
         self.problems: tuple[Problem, ...] = loaded.problems
         self._memory = loaded.memory
@@ -57,6 +84,12 @@ class EmbeddedWriter:
     def seq(self) -> int:
         """The last sequence number that was applied."""
         return self._tip.seq
+
+    @property
+    def stored(self) -> str | None:
+        """The snapshot file that must be on the disk; None if there need not be one."""
+        record = self._stored
+        return None if record is None or not self.writable else f"{record.seq:020d}.json"
 
     @property
     def state(self) -> State:
@@ -77,39 +110,54 @@ class EmbeddedWriter:
         """Make what was applied durable. Raises StorageFailed; then all stays as it was."""
         with self._publishing:
             self._must_be_writer()
-            state = self._tip
-            stored = self._stored
+            state, stored = self._tip, self._stored
+            snapshot, held = state.snapshot, state.memory.held()
             if stored is None or stored.seq != state.seq:
-                stored = self._seal(state, ())
-            return replace(state.snapshot, segments=len(stored.segments))
+                stored = self._store(state, (), ())
+        del state
+        let_go(held)
+        return replace(snapshot, segments=len(stored.segments))
 
     def merge(self) -> bool:
-        """Join small segments, and rewrite those with many dead rows or any erased ones; False if there are none.
+        """Join small segments, or rewrite one with many dead rows or any erased ones; False if there are none.
 
-        Publishes what was applied, too. After a rewrite for erasure no older snapshot is kept.
+        Publishes what was applied, too. After a rewrite for erasure no older snapshot is kept. Call it until it
+        says False: each call does the least work that is worth doing.
         Raises StorageFailed; then all stays as it was.
         """
-        with self._publishing:
+        with self._merging:
             self._must_be_writer()
             state = self._tip
             chosen = worth_merging(state.sealed, state.versions)
             if not chosen:
                 return False
-            self._seal(state, chosen)
+            fresh = self._write(chosen, state.versions)
+            with self._publishing:
+                state = self._tip
+                held = state.memory.held()
+                self._store(state, chosen, fresh)
+            del state
+            let_go(held)
             return True
 
-    def refresh(self) -> bool:
+    def refresh(self, *, only_if_gone: bool = False) -> bool:
         """Move to a newer snapshot that the writing process has published; True if there was one.
 
-        Afterwards `seq` may be smaller than before: apply the change log again from there. Readers keep
-        the state they know until that has caught up, so nobody ever sees an older one.
+        Where every segment of this state is gone from the disk, they were damaged (or all merged): then whatever is
+        there is taken, nothing too. Afterwards `seq` may be smaller than before: apply the change log again from there.
+        Readers keep the state they know until that has caught up, so nobody ever sees an older one.
         """
+        if self.writable:
+            return False
+        sealed = self._tip.sealed
+        gone = bool(sealed) and not any((self._folder / SEGMENTS / piece.segment.id).exists() for piece in sealed)
         newest = next(iter(marks(self._folder)), None)
         known = -1 if self._stored is None else self._stored.seq
-        if self.writable or newest is None or newest == self._refused or snapshot_seq(newest.name) <= known:
+        newer = newest is not None and newest != self._refused and snapshot_seq(newest.name) > known
+        if not gone and (only_if_gone or not newer):
             return False
         loaded = self._load({piece.segment.id: piece.segment for piece in self._tip.sealed})
-        if loaded.record is None or loaded.record.seq <= known:
+        if not gone and (loaded.record is None or loaded.record.seq <= known):
             self._refused = newest  # it is damaged: do not read it again each time
             return False
         with self._lock:
@@ -144,70 +192,75 @@ class EmbeddedWriter:
         if state.seq >= self._shown.seq:
             self._shown = state
 
-    def _seal(self, state: State, merging: Sequence[SealedPiece]) -> Record:
-        """Move the live rows in memory, and those of `merging`, to one new segment, and store the state."""
-        empty = [piece for piece in state.sealed if not alive(piece, state.versions).any()]
-        leaving = {piece.homes for piece in (*merging, *empty)}
-        contents = gather([*merging, state.memory], state.versions)
-        segment = None if contents is None else self._write_segment(contents)
-        number = next(self._numbers)
-        names = () if contents is None else contents.version_ids
-        moved = np.array([state.versions.ordinals[name] for name in names], np.int64)
+    def _store(self, state: State, merged: Sequence[SealedPiece], fresh: tuple[_Fresh, ...]) -> Record:
+        """Move the live rows in memory to a new segment, exchange `merged` for `fresh`, and store the state."""
         try:
-            record = self._write_snapshot(state, leaving, segment, moved, number)
+            fresh += self._write([state.memory], state.versions)
+            empty = [piece for piece in state.sealed if not alive(piece, state.versions).any()]
+            leaving = {piece.homes for piece in (*merged, *empty)}
+            record = self._write_snapshot(state, leaving, fresh)
         except StorageFailed:
-            if segment is not None:  # a full disk must not fill further with each try
-                durable.delete(self._folder / SEGMENTS / segment.id)
+            for one in fresh:  # a full disk must not fill further with each try
+                durable.delete(self._folder / SEGMENTS / one.piece.segment.id)
             raise
+        finally:
+            self._fresh.difference_update(one.piece.segment.id for one in fresh)
         self._stored = record
-        self._exchange(state, leaving, segment, moved, number)
+        self._exchange(state.memory.count, leaving, fresh)
         with durable.storage(f"Generation {self.generation.id}"):
-            sweep(self._folder)
+            sweep(self._folder, sparing=self._fresh)
         return record
 
-    def _write_segment(self, contents: Contents) -> Segment:
-        folder = self._folder / SEGMENTS / f"seg_{secrets.token_hex(8)}"
-        manifest = write_segment(folder, contents, generation_id=self.generation.id)
-        return read_segment(folder, manifest, generation_id=self.generation.id)
+    def _write(self, pieces: Sequence[Piece], versions: Versions) -> tuple[_Fresh, ...]:
+        """The live rows of these pieces as a new segment that no snapshot names yet; empty when there are none."""
+        gathered = gather(pieces, versions)
+        if gathered is None:
+            return ()
+        joining, owners = gathered
+        name = f"seg_{secrets.token_hex(8)}"
+        self._fresh.add(name)
+        try:
+            manifest = write_segment(self._folder / SEGMENTS / name, joining, generation_id=self.generation.id)
+            segment = read_segment(self._folder / SEGMENTS / name, manifest, generation_id=self.generation.id)
+        except BaseException:
+            self._fresh.discard(name)
+            raise
+        number = next(self._numbers)
+        moved = owners.astype(np.int64)
+        home = versions.home.copy()
+        home[moved] = number
+        there = versions.rehomed(home)
+        piece = SealedPiece.attach(segment, owners, there, home=number)
+        return (_Fresh(piece, moved, there, versions.home[moved]),)
 
-    def _write_snapshot(
-        self, state: State, leaving: set[int], segment: Segment | None, moved: Longs, number: int
-    ) -> Record:
-        staying = [piece for piece in state.sealed if piece.homes not in leaving]
-        segments = [(piece.segment.id, piece.segment.manifest) for piece in staying]
-        homes = {piece.homes: place for place, piece in enumerate(staying)}
-        if segment is not None:
-            homes[number] = len(segments)
-            segments.append((segment.id, segment.manifest))
-        home = _rehome(state.versions, state.versions, moved, number).home
+    def _write_snapshot(self, state: State, leaving: set[int], fresh: Sequence[_Fresh]) -> Record:
+        versions = state.versions
+        for one in fresh:
+            versions = one.rehome(versions)
+        pieces = [piece for piece in state.sealed if piece.homes not in leaving]
+        pieces += [one.piece for one in fresh]
+        homes = {piece.homes: place for place, piece in enumerate(pieces)}
         return write_snapshot(
             self._folder,
             self.generation,
             seq=state.seq,
             committed_at=state.committed_at,
-            tables=pack_tables(state.documents, state.versions, home, homes),
-            segments=segments,
+            tables=lambda writer: pack_tables(writer, state.documents, state.versions, versions.home, homes),
+            segments=[(piece.segment.id, piece.segment.manifest) for piece in pieces],
             purged=any(erased(piece, state.versions) for piece in state.sealed if piece.homes in leaving),
         )
 
-    def _exchange(self, sealed: State, leaving: set[int], segment: Segment | None, moved: Longs, number: int) -> None:
-        """Let the newest state use the new segment in place of what went into it."""
+    def _exchange(self, taken: int, leaving: set[int], fresh: Sequence[_Fresh]) -> None:
+        """Let the newest state use the new segments in place of what went into them."""
         with self._lock:
             tip = self._tip
-            versions = _rehome(tip.versions, sealed.versions, moved, number)
+            versions = tip.versions
+            for one in fresh:
+                versions = one.rehome(versions)
             pieces = [piece for piece in tip.sealed if piece.homes not in leaving]
-            if segment is not None:
-                pieces.append(SealedPiece.attach(segment, versions, home=number))
-            self._memory = _rest(tip, sealed.memory.count, versions)
+            pieces += [one.tied(versions) for one in fresh]
+            self._memory = _rest(tip, taken, versions)
             self._show(replace(tip, versions=versions, sealed=tuple(pieces), memory=self._memory.piece()))
-
-
-def _rehome(versions: Versions, when_sealed: Versions, moved: Longs, number: int) -> Versions:
-    """The table where these versions live in segment `number`, except those that were put or dropped since."""
-    home = versions.home.copy()
-    same = moved[home[moved] == when_sealed.home[moved]]
-    home[same] = number
-    return versions.rehomed(home)
 
 
 def _rest(tip: State, taken: int, versions: Versions) -> Memory:

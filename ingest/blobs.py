@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import time
 from pathlib import Path
 
-from indexes.durable import make_folder, sync_folder
-from indexes.errors import StorageFailed
+from indexes import durable
 from ingest.errors import NotFound
+
+_LEFT_S = 3600.0
 
 
 class FolderBlobStore:
@@ -26,20 +27,18 @@ class FolderBlobStore:
         """Store durably; returns the SHA-256 in hex. Raises StorageFailed."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
-        aside = path.with_name(f".{sha256}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            make_folder(path.parent)
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-            sync_folder(path.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise StorageFailed(f"The pushed document could not be stored: {error.strerror}.") from error
+        with durable.storage("The pushed document", doing="stored"):
+            durable.make_folder(path.parent)
+            self._sweep(path.parent)
+            durable.write_aside(path, data, shared=True)
         return sha256
+
+    def _sweep(self, folder: Path) -> None:
+        """Delete what a crash left half-written; what is young may be another process at work."""
+        for left in folder.glob(durable.ASIDE + "*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _LEFT_S:
+                    durable.delete(left)
 
     def get(self, sha256: str) -> bytes:
         """Raises NotFound."""
@@ -50,4 +49,4 @@ class FolderBlobStore:
 
     def delete(self, sha256: str) -> None:
         """Forget; deleting what is not there is fine."""
-        self.path(sha256).unlink(missing_ok=True)
+        durable.delete(self.path(sha256))

@@ -15,7 +15,7 @@ from indexes.model import Matrix, Span, Vector
 from indexes.protocols import Embedder
 from ingest.catalog.ids import vector_key
 from ingest.catalog.rows import as_stored
-from ingest.model import ChunkDraft, Draft, Embedded
+from ingest.model import ChunkDraft, Embedded, Text
 
 
 class KnownVectors(Protocol):
@@ -23,6 +23,25 @@ class KnownVectors(Protocol):
 
     def vectors(self, wanted: Sequence[bytes], *, dimensions: int) -> tuple[dict[bytes, int], Matrix]:
         """Row number by key, and the rows."""
+        ...
+
+
+class Split(Protocol):
+    """A text with its sentences and chunks: a draft, or a stored version that is chunked anew."""
+
+    @property
+    def text(self) -> Text:
+        """What the spans count in."""
+        ...
+
+    @property
+    def sentences(self) -> Sequence[Span]:
+        """In order, without overlap."""
+        ...
+
+    @property
+    def chunks(self) -> Sequence[ChunkDraft]:
+        """In order."""
         ...
 
 
@@ -38,7 +57,7 @@ class EmbeddingPass:
         self.embedder = embedder
         self._known = known
 
-    def embed(self, drafts: Sequence[Draft]) -> tuple[Embedded, ...]:
+    def embed(self, drafts: Sequence[Split]) -> tuple[Embedded, ...]:
         """One result per draft; a sentence that several drafts share is embedded once."""
         inputs = [[sentence_input(draft.text.text, span) for span in draft.sentences] for draft in drafts]
         keys = [[vector_key(self.embedder.id, text) for text in texts] for texts in inputs]

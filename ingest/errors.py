@@ -15,12 +15,18 @@ RagsvcError
     |-- NotFound                   no such source, document, version, job ... (or not for this caller)
     |-- Conflict                   the request contradicts what is there
     |-- CatalogUnsafe              the SQLite library can lose committed writes
+    |-- BackupDamaged              this folder is not a backup any more
+    |-- GenerationSwitched         the index generation was replaced while a job wrote for it (retryable)
+    |-- ReindexRefused             the new generation answers worse than the one that serves
     `-- LeaseLost                  another worker has this job now
+
+EmbedderError
+`-- ModelChanged                   the model is not the one that a generation was built with
 """
 
 from __future__ import annotations
 
-from indexes.errors import RagsvcError
+from indexes.errors import EmbedderError, RagsvcError
 
 
 class IngestError(RagsvcError):
@@ -108,7 +114,34 @@ class CatalogUnsafe(IngestError):
     hint = "Install the package pysqlite3 (its wheel carries a fixed SQLite), then start again."
 
 
+class BackupDamaged(IngestError):
+    """This is not a backup, or not the one that was written."""
+
+    hint = "Use another copy of it, or an older backup."
+
+
 class LeaseLost(IngestError):
     """Another worker has taken this job over."""
 
     hint = "Nothing: the other worker goes on with it."
+
+
+class GenerationSwitched(IngestError):
+    """The index generation was replaced by another one while this job wrote for it."""
+
+    hint = "It is tried again at once, for the generation that serves now."
+    retryable = True
+
+
+class ReindexRefused(IngestError):
+    """The new generation answers the evaluation set worse than the one that serves."""
+
+    hint = (
+        "See its report with `ragsvc generations list`; take it anyway with `ragsvc generations activate` or --force."
+    )
+
+
+class ModelChanged(EmbedderError):
+    """The model is not the one that this generation was built with."""
+
+    hint = "Install the former model again, or build a new generation with `ragsvc reindex`."

@@ -6,242 +6,160 @@ next call in any process. Only the process with the writer's lock also puts segm
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from time import monotonic
 
 from indexes.analyze import Analyzer
-from indexes.errors import GenerationUnknown, StorageFailed
-from indexes.model import FOREVER, Chunk, Close, Describe, Drop, Generation, Op, Problem, Put
-from indexes.protocols import Engine, IndexWriter, Searcher
-from indexes.rowhash import row_hash
+from indexes.errors import RagsvcError
+from indexes.model import Generation, Problem
+from indexes.protocols import Engine, Searcher
 from ingest.catalog.catalog import Catalog
-from ingest.catalog.changes import VersionState
-from ingest.model import Change, StoredChunk, StoredText
+from ingest.entries import Entries
+from ingest.followed import Followed
+from ingest.standin import View
 
-_BATCH = 500
-_PUBLISH_CHUNKS = 2_000
-_PUBLISH_IDLE_S = 5.0
-
-
-class _Followed:
-    """One generation in this process."""
-
-    def __init__(self, generation: Generation, writer: IndexWriter) -> None:
-        self.generation = generation
-        self.writer = writer
-        self.lock = threading.Lock()
-        self.publishing = threading.Lock()  # not `lock`: pins go on while segments are written
-        self.unpublished = 0
-        self.changed_at = monotonic()
+log = logging.getLogger("ragsvc.follow")
+_SCRUB_EVERY_S = 3_600.0
+_STOP_S = 1.0
 
 
 class Follower:
-    """Keeps the engine at the end of the change log."""
+    """Keeps the engine at the end of the change log. What is wrong with one generation does not stop the others."""
 
-    def __init__(self, catalog: Catalog, engine: Engine, analyzer: Analyzer, *, writable: bool) -> None:
+    def __init__(
+        self, catalog: Catalog, engine: Engine, analyzer_of: Callable[[str], Analyzer], *, writable: bool
+    ) -> None:
         self._catalog = catalog
         self._engine = engine
-        self._analyzer = analyzer
+        self.entries = Entries(catalog, analyzer_of)
         self._writable = writable
-        self._followed: dict[str, _Followed] = {}
-        self._standing_in: dict[str, Searcher] = {}
+        self._followed: dict[str, Followed] = {}
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._scrubbing: threading.Thread | None = None
+        self._scrub_at = monotonic() + _SCRUB_EVERY_S
 
     def pin(self, generation_id: str) -> Searcher:
-        """The state of a generation that holds everything committed before this call. Raises NotFound.
+        """The state of a generation that holds everything committed before this call. Raises NotFound, EngineError."""
+        return self.view(generation_id).searcher
 
-        While the generation is rebuilt: the state from before.
-        """
+    def view(self, generation_id: str) -> View:
+        """The same, and whether it is its index that answers. Raises NotFound, EngineError."""
         while True:
-            standing_in = self._standing_in.get(generation_id)
-            if standing_in is not None:
-                return standing_in
-            followed = self._of(generation_id)
-            self.catch_up(followed)
-            try:
-                searcher = self._engine.pin(generation_id)
-            except GenerationUnknown:
-                if self._followed.get(generation_id) is followed:
-                    raise
-                continue  # a rebuild began
-            if self._followed.get(generation_id) is followed:
-                return searcher
-
-    def _of(self, generation_id: str) -> _Followed:
-        with self._lock:
-            followed = self._followed.get(generation_id)
-            if followed is None:
-                generation = self._catalog.collections.generation(generation_id)
-                writer = self._engine.open(generation, writable=self._writable)
-                followed = self._followed[generation_id] = _Followed(generation, writer)
-            return followed
+            view = self._of(generation_id).view()
+            if view is not None:
+                return view
 
     def generation(self, generation_id: str) -> Generation:
         """What a generation was built with. Raises NotFound."""
         return self._of(generation_id).generation
 
-    def catch_up(self, followed: _Followed) -> None:
-        """Apply the log's entries that the index has not seen, in batches that keep a document's change whole."""
-        collection_id = followed.generation.collection_id
-        last = self._catalog.changes.last_seq(collection_id)
-        if followed.writer.seq >= last:
-            return
-        with followed.lock:
-            self._shed(followed)
-            while followed.writer.seq < last:
-                entries = self._catalog.changes.since(followed.writer.seq, collection_ids=[collection_id], limit=_BATCH)
-                if not entries:
-                    return
-                ops = self.ops(entries, followed.generation)
-                followed.writer.apply(ops, seq=entries[-1].seq)
-                followed.unpublished += sum(len(op.chunks) if isinstance(op, Put) else 1 for op in ops)
-                followed.changed_at = monotonic()
-
-    def _shed(self, followed: _Followed) -> None:
-        """A reader that holds much in memory moves to what the writer has published since."""
-        if not self._writable and followed.unpublished >= _PUBLISH_CHUNKS and followed.writer.refresh():
-            followed.unpublished = 0
-
-    def ops(self, entries: Sequence[Change], generation: Generation) -> list[Op]:
-        """What the entries come to.
-
-        A version that a later entry closes is still open here, as its successor is not there yet: at each step
-        a document is findable once. All else is as the catalogue stands now; later entries only repeat it.
-        """
-        last = entries[-1].seq
-        described = list(dict.fromkeys(entry.document_id for entry in entries))
-        documents = self._catalog.changes.documents(described)
-        ops: list[Op] = [Describe(document.id, document.access, document.metadata) for document in documents.values()]
-        put = list(dict.fromkeys(e.version_id for e in entries if e.kind == "put" and e.version_id is not None))
-        closed = [e.version_id for e in entries if e.kind == "close" and e.version_id is not None]
-        states = self._catalog.changes.version_states(list(dict.fromkeys([*put, *closed])))
-        stored = self._catalog.changes.chunks_of(put, generation_id=generation.id)
-        self._catalog.documents.texts(put)  # in one query, and kept
-        for version_id in put:
-            if version_id in states:
-                ops.append(self._put(version_id, _as_of(states[version_id], last), stored[version_id]))
-        for version_id in dict.fromkeys(closed):
-            if version_id in states:
-                state = states[version_id]
-                ops.append(Close(version_id, state.valid_to, state.closed_seq))
-        ops.extend(Drop(e.version_id) for e in entries if e.kind == "drop" and e.version_id is not None)
-        return ops
-
-    def _put(self, version_id: str, state: VersionState, stored: Sequence[StoredChunk]) -> Put:
-        chunks: tuple[Chunk, ...] = ()
-        if stored:
-            text = self._catalog.documents.text(version_id)
-            chunks = tuple(
-                Chunk(
-                    id=chunk.id,
-                    version_id=version_id,
-                    ordinal=chunk.ordinal,
-                    terms=tuple(self._analyzer.terms(indexed_text(state.title, text, chunk), lang=state.lang)),
-                    vector=chunk.vector,
+    def _of(self, generation_id: str) -> Followed:
+        with self._lock:
+            followed = self._followed.get(generation_id)
+            if followed is None:
+                followed = self._followed[generation_id] = Followed(
+                    self._catalog,
+                    self._engine,
+                    self.entries,
+                    self._catalog.collections.generation(generation_id),
+                    writable=self._writable,
+                    stopping=self._stopping,
                 )
-                for chunk in stored
-            )
-        return Put(
-            document_id=state.document_id,
-            version_id=version_id,
-            valid_from=state.valid_from,
-            valid_to=state.valid_to,
-            recorded_seq=state.recorded_seq,
-            closed_seq=state.closed_seq,
-            chunks=chunks,
-        )
+            return followed
 
     def maintain(self) -> None:
-        """Publish what waits long or is much, and merge small segments. Only where this process may write."""
+        """Publish what waits long or is much, merge small segments, rebuild what was damaged, look for damage.
+
+        Only where this process may write. Raises the first of what failed, after all were tried.
+        """
         if not self._writable:
             return
-        for followed in self._all():
-            self.catch_up(followed)
-            waits = followed.unpublished and monotonic() - followed.changed_at > _PUBLISH_IDLE_S
-            if followed.unpublished >= _PUBLISH_CHUNKS or waits:
-                self._publish(followed)
+        if monotonic() >= self._scrub_at and (self._scrubbing is None or not self._scrubbing.is_alive()):
+            self._scrub_at = monotonic() + _SCRUB_EVERY_S
+            self._scrubbing = threading.Thread(target=self._scrub, name="scrub", daemon=True)
+            self._scrubbing.start()
+        self._each(Followed.keep)
 
     def publish(self) -> None:
-        """Put everything on disk now (shutdown, `compact`)."""
+        """Put everything on disk now (`compact`). What is being rebuilt publishes itself."""
         if self._writable:
-            for followed in self._all():
-                self.catch_up(followed)
-                self._publish(followed)
+            self._each(lambda followed: followed.keep(all_of_it=True))
 
-    def _publish(self, followed: _Followed) -> None:
-        with followed.publishing:
-            if self._followed.get(followed.generation.id) is not followed:
-                return  # rebuilt meanwhile: these files are not ours any more
-            with followed.lock:
-                waiting, followed.unpublished = followed.unpublished, 0
-            try:
-                followed.writer.publish()
-                while followed.writer.merge():
-                    pass
-            except StorageFailed:
-                followed.unpublished += waiting
-                raise
+    def stop(self) -> None:
+        """Begin nothing more in the background: a service ends within seconds, and goes on with its next start."""
+        self._stopping.set()
 
-    def _all(self) -> list[_Followed]:
-        return [self._of(generation.id) for generation in self._catalog.collections.generations()]
+    def close(self) -> None:
+        """Put everything on disk; after `stop`, only what there is by now."""
+        stopped = self._stopping.is_set()
+        if self._writable:
+            self._each(Followed.end if stopped else Followed.finish)
+        self._stopping.set()
+        for followed in list(self._followed.values()):
+            followed.join(_STOP_S)
 
     def check(self, generation: Generation) -> tuple[Problem, ...]:
-        """Whether catalogue, dense and lexical index hold the same, and every stored byte is sound."""
-        searcher = self.pin(generation.id)
-        problems = list(self._engine.check(generation.id))
-        held = {chunk_id: row for chunk_id, _, row in searcher.scan()}
-        wanted = dict(self._wanted(generation, searcher.snapshot.seq))
-        stale = {chunk_id for chunk_id in wanted.keys() & held.keys() if wanted[chunk_id] != held[chunk_id]}
-        for what, ids in (
-            ("missing from the index", wanted.keys() - held.keys()),
-            ("in the index but not in the catalogue", held.keys() - wanted.keys()),
-            ("different in index and catalogue", stale),
-        ):
-            if ids:
-                problems.append(
-                    Problem(generation.id, f"{len(ids)} chunks are {what}.", details=tuple(sorted(ids)[:10]))
-                )
-        return tuple(problems)
+        """Whether catalogue, dense and lexical index hold the same, and every stored byte is sound.
 
-    def _wanted(self, generation: Generation, seq: int) -> Iterator[tuple[str, str]]:
-        """(chunk id, row hash) of everything that an index at `seq` must hold."""
-        version_ids = self._catalog.changes.version_ids(generation.id)
-        for start in range(0, len(version_ids), _BATCH):
-            part = version_ids[start : start + _BATCH]
-            states = self._catalog.changes.version_states(part)
-            stored = self._catalog.changes.chunks_of(part, generation_id=generation.id)
-            self._catalog.documents.texts(part)
-            for version_id in (name for name in part if states[name].recorded_seq <= seq):
-                for chunk in self._put(version_id, states[version_id], stored[version_id]).chunks:
-                    yield chunk.id, row_hash(chunk)
+        An index with a problem steps aside at once: exact search answers until it is rebuilt.
+        """
+        return self._of(generation.id).check()
+
+    def verify(self, generation: Generation, *, repair: bool = False) -> tuple[tuple[Problem, ...], bool]:
+        """The same, and with `repair` the index is rebuilt if need be: what is wrong then, and whether it was mended.
+
+        What cannot even be looked at is a problem too, so that the other generations have their turn.
+        """
+        problems = self._problems(generation)
+        if not problems or not repair:
+            return problems, False
+        try:
+            self.rebuild(generation)
+        except RagsvcError as error:
+            failed = Problem(generation.id, f"The index cannot be rebuilt: {error.message}", error.hint)
+            return (*problems, failed), False
+        left = self._problems(generation)
+        return left, not left
+
+    def _problems(self, generation: Generation) -> tuple[Problem, ...]:
+        try:
+            return self.check(generation)
+        except RagsvcError as error:
+            return (Problem(generation.id, error.message, error.hint),)
 
     def rebuild(self, generation: Generation) -> None:
         """Throw the indexes of a generation away and make them again from the catalogue; nothing is embedded.
 
-        Meanwhile the old state is served.
+        Meanwhile the old state answers if it is sound, else exact search. Only where this process may write.
         """
-        old = self._of(generation.id)
-        self._standing_in[generation.id] = self.pin(generation.id)
+        self._of(generation.id).rebuild()
+
+    def remove(self, generation_id: str) -> None:
+        """Forget a generation that the catalogue gave up, and delete its files. Only where this process may write."""
+        with self._lock:
+            followed = self._followed.pop(generation_id, None)
+        if followed is None:
+            self._engine.remove(generation_id)
+        else:
+            followed.remove()
+
+    def _scrub(self) -> None:
         try:
-            with old.publishing, self._lock:
-                self._followed.pop(generation.id, None)
-                self._engine.remove(generation.id)
-            followed = self._of(generation.id)
-            self.catch_up(followed)
-            self._publish(followed)
-        finally:
-            del self._standing_in[generation.id]
+            self._each(Followed.scrub)
+        except RagsvcError as error:
+            log.warning("the search for damage: %s", error.message)
 
-
-def _as_of(state: VersionState, seq: int) -> VersionState:
-    """The version as it was before a later entry closed it."""
-    return replace(state, valid_to=FOREVER, closed_seq=FOREVER) if FOREVER > state.closed_seq > seq else state
-
-
-def indexed_text(title: str, text: StoredText, chunk: StoredChunk) -> str:
-    """What the lexical leg reads of a chunk: its document's title, the headings above it, and its text."""
-    own = text.text[chunk.draft.span.start : chunk.draft.span.end]
-    above = dict.fromkeys((title, *chunk.draft.heading_path))
-    return "\n".join((*(heading for heading in above if not own.startswith(heading)), own))
+    def _each(self, work: Callable[[Followed], None]) -> None:
+        failed: list[RagsvcError] = []
+        for generation in self._catalog.collections.generations():
+            try:
+                work(self._of(generation.id))
+            except RagsvcError as error:
+                failed.append(error)
+        for other in failed[1:]:
+            log.warning("upkeep of an index: %s", other.message)
+        if failed:
+            raise failed[0]

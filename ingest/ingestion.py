@@ -14,12 +14,16 @@ from ingest.connectors.files import MAX_DOCUMENT_BYTES, FilesConnector, FilesOpt
 from ingest.connectors.push import PushConnector
 from ingest.drafting import Drafting, ParsesSafely
 from ingest.embed import EmbeddingPass
-from ingest.errors import Conflict, IngestError, NotFound
+from ingest.errors import Conflict, GenerationSwitched, IngestError, NotFound
 from ingest.follow import Follower
 from ingest.model import Job, Push, Source
 from ingest.pipeline import Pipeline
 from ingest.protocols import BlobStore, Chunker, Connector
+from ingest.reindex import Reindexing
 from ingest.run import Run
+from ingest.verify import catalogue_problems
+
+_SWITCHES = 3
 
 
 class IndexesDisagree(IngestError):
@@ -35,6 +39,17 @@ def open_connector(source: Source, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Co
     raise Conflict(f"There is no connector of kind {source.kind!r}.", hint="Kinds: files.")
 
 
+def release(catalog: Catalog, blobs: BlobStore, sha256: str) -> None:
+    """Delete pushed bytes that nothing waits for, after the commit that said so.
+
+    The look and the deletion hold the catalogue's write lock, under which a push makes sure that its bytes are there:
+    so equal bytes that are pushed at this moment are either seen here or stored again there.
+    """
+    with catalog.write():
+        if not catalog.sources.waits_for(sha256):
+            blobs.delete(sha256)
+
+
 @dataclass(frozen=True, slots=True)
 class Ingestion:
     """The handlers of jobs. `chunker_of` and `embedder_of` give the parts a generation was built with, by id."""
@@ -46,22 +61,32 @@ class Ingestion:
     embedder_of: Callable[[str], Embedder]
     chunker_of: Callable[[str], Chunker]
     pipeline: Pipeline
+    reindexing: Reindexing
     max_document_bytes: int = MAX_DOCUMENT_BYTES
 
     def handlers(self) -> dict[str, Callable[[Job, Run], None]]:
         """Kind of job -> what does it."""
-        return {"sync": self.sync, "push": self.push, "verify": self.verify, "compact": self.compact}
+        return {
+            "sync": self.sync,
+            "push": self.push,
+            "verify": self.verify,
+            "compact": self.compact,
+            "reindex": self.reindexing.reindex,
+        }
 
     def sync(self, job: Job, run: Run) -> None:
         """Make the catalogue say what the source says. Raises SourceUnreachable."""
         source = self._source(job)
         if source.kind == PUSH:
             raise Conflict("Pushed documents have no place to sync with.", hint="Push them again.")
-        drafting, embedding, generation = self._parts(
-            source, open_connector(source, max_bytes=self.max_document_bytes), None
-        )
+        connector = open_connector(source, max_bytes=self.max_document_bytes)
         approved = int(job.payload.get("approve_deletions", 0))
-        self.pipeline.sync(drafting, embedding, generation, run, approved=approved)
+
+        def work() -> None:
+            drafting, embedding, generation = self._parts(source, connector, None)
+            self.pipeline.sync(drafting, embedding, generation, run, approved=approved)
+
+        _despite_switches(work)
 
     def push(self, job: Job, run: Run) -> None:
         """Ingest one pushed document. Raises the error of its dead letter."""
@@ -70,32 +95,30 @@ class Ingestion:
         if push is None:
             return  # done before a crash that lost only the job's end
         connector = PushConnector(push, self.blobs)
-        drafting, embedding, generation = self._parts(source, connector, push)
-        self.pipeline.push(drafting, embedding, generation, run)
+
+        def work() -> None:
+            drafting, embedding, generation = self._parts(source, connector, push)
+            self.pipeline.push(drafting, embedding, generation, run)
+
+        _despite_switches(work)
         if run.counts["failed"]:
             letter = self.catalog.dead_letters.of_source(source.id)[uri]
             raise revive(letter.error_type, letter.reason, letter.hint)
-        self._forget(push)
-
-    def _forget(self, push: Push) -> None:
-        if self.catalog.sources.done_push(push):
-            self.blobs.delete(push.blob_sha256)
+        self.catalog.sources.done_push(push)
+        release(self.catalog, self.blobs, push.blob_sha256)
 
     def verify(self, job: Job, run: Run) -> None:
         """Compare catalogue and indexes of every generation. Raises IndexesDisagree naming what is wrong."""
         generations = self.catalog.collections.generations()
         run.begin("verify", len(generations))
-        found: list[str] = []
+        found = list(catalogue_problems(self.catalog))
         for generation in generations:
             run.check()
-            problems = self.follower.check(generation)
-            if problems and job.payload.get("repair"):
-                self.follower.rebuild(generation)
-                problems = self.follower.check(generation)
-            found += [f"{problem.part}: {problem.what}" for problem in problems]
+            problems, _ = self.follower.verify(generation, repair=bool(job.payload.get("repair")))
+            found += problems
             run.done += 1
         if found:
-            raise IndexesDisagree("; ".join(found[:5]))
+            raise IndexesDisagree("; ".join(f"{one.part}: {one.what}" for one in found[:5]), hint=found[0].hint)
 
     def compact(self, job: Job, run: Run) -> None:
         """Put everything on disk and merge small segments."""
@@ -121,4 +144,19 @@ class Ingestion:
             default_access=collection.access,
             push=push,
         )
-        return drafting, EmbeddingPass(self.embedder_of(generation.embedder), self.catalog.documents), generation
+        embedder = self.embedder_of(generation.embedder)
+        self.catalog.generations.check_model(generation, embedder.id, embedder.dimensions)
+        return drafting, EmbeddingPass(embedder, self.catalog.documents), generation
+
+
+def _despite_switches(work: Callable[[], None]) -> None:
+    """A generation may be switched while a run lasts: what it recorded stays, and the rest goes to the new one.
+
+    Beyond a few in one run the job is tried again later (GenerationSwitched is retryable).
+    """
+    for _ in range(_SWITCHES):
+        try:
+            return work()
+        except GenerationSwitched:
+            continue
+    return work()

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from indexes.model import Matrix, MetadataValue, Span, Vector
+from indexes.model import Generation, Matrix, MetadataValue, Span, Vector
 
 ElementKind = Literal["heading", "paragraph", "list_item", "table", "code"]
-JobKind = Literal["sync", "push", "verify", "compact"]
+JobKind = Literal["sync", "push", "verify", "compact", "reindex"]
+GenerationState = Literal["building", "standby", "serving", "failed", "retired"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 COUNTS = ("listed", "new", "changed", "unchanged", "deleted", "withheld", "failed", "skipped")
 
@@ -199,6 +200,32 @@ class Collection:
     generation_id: str
     created_at: datetime
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A generation and how far it is. `model` is the embedder's id with the hash of its weights, None if never asked.
+
+    Up to entry `complete_seq` of the change log every version has its chunks in it: FOREVER while it serves.
+    `report` holds the plan of its making and how it compared with the one that served.
+    """
+
+    generation: Generation
+    state: GenerationState
+    model: str | None
+    complete_seq: int
+    report: Mapping[str, Any] | None
+    created_at: datetime
+    activated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A question of an evaluation set: ids of the documents that answer it, each with its grade (1 and up)."""
+
+    id: str
+    text: str
+    relevant: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

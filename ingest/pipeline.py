@@ -165,6 +165,7 @@ class Pipeline:
         embedded = embedding.embed(drafts)
         with self._catalog.write():
             self._catalog.sources.get(source.id)  # NotFound ends the run: the source was removed meanwhile
+            self._catalog.generations.check_serving(generation)
             for draft, vectors in zip(drafts, embedded, strict=True):
                 recorded = self._catalog.recording.record(
                     source, draft, vectors, generation=generation, now=self._now()

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
-from indexes.errors import RagsvcError
+from indexes.errors import RagsvcError, StorageFailed
 from ingest.catalog.catalog import Catalog
 from ingest.catalog.ids import random_id
 from ingest.catalog.jobs import MAX_ATTEMPTS, PRIORITY_EVENT
@@ -65,6 +65,9 @@ class Worker:
         while not self._stop.is_set():
             try:
                 worked = self.work_once()
+            except StorageFailed as error:
+                log.warning("the worker cannot use the job table and tries again: %s", error.message)
+                worked = self._stop.wait(_FIRST_RETRY_S)
             except Exception:
                 log.exception("the worker could not claim or end a job; it tries again")
                 worked = False
@@ -145,6 +148,9 @@ class Worker:
     def _failed(self, job: Job, run: Run, error: RagsvcError) -> None:
         """Try again later what may pass by itself, with growing delays and jitter."""
         log.warning("job %s: %s", job.id, error.message)
+        if isinstance(error, StorageFailed):
+            self._wait_for_disk(job, error)
+            return
         scheduled = job.payload.get("scheduled") is True
         if error.retryable and not scheduled and job.attempts < MAX_ATTEMPTS:
             if self._catalog.jobs.get(job.id).cancel_requested:
@@ -156,6 +162,20 @@ class Worker:
         self._catalog.jobs.finish(
             job.id, self.owner, "failed", now=self._now(), counts=run.counts, error=_problem(error)
         )
+
+    def _wait_for_disk(self, job: Job, error: StorageFailed) -> None:
+        """Put the job back as if it had not been tried: the disk is to blame. A full one refuses even that, so wait.
+
+        A halted one will not take it back: then the job goes to the next process when its lease ends.
+        """
+        while error.retryable and not self._stop.wait(_FIRST_RETRY_S):
+            try:
+                self._catalog.jobs.release(job.id, self.owner, now=self._now())
+            except StorageFailed as again:
+                error = again
+            else:
+                return
+        raise error
 
 
 def _problem(error: Exception) -> dict[str, Any]:

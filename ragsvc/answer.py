@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -107,12 +108,42 @@ class Found:
     freshness: Freshness
 
 
-def parse_snapshot(text: str) -> dict[str, int]:
-    """Generation id -> sequence number. Raises QueryInvalid."""
-    named: dict[str, int] = {}
+def exact_warning(collection: str, why: str | None, hint: str) -> str | None:
+    """What an answer says when exact search stands in for the index of a collection; None when it does not."""
+    if why is None:
+        return None
+    return (
+        f"The index of collection {collection!r} does not answer: {why}. Answers come from exact search over the "
+        f"catalogue's vectors, the lexical leg is off until it is rebuilt. {hint}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a snapshot id says of one generation: the newest entry of the change log that counted, and sometimes a time.
+
+    `at` is document time in microseconds. None is the rule: the time at which the entry was recorded. It differs only
+    where a version began or ended between that and the question (a `valid_from` in the future), for then the entry
+    alone does not say what was in force.
+    """
+
+    seq: int
+    at: int | None = None
+
+
+def snapshot_id(moments: Mapping[str, Moment]) -> str:
+    """The name of one state of each of these generations: `snap_<generation>_<seq>[_<at>]`, joined by dots."""
+    parts = ((name.removeprefix("gen_"), moment.seq, moment.at) for name, moment in moments.items())
+    return "snap_" + ".".join("_".join(str(field) for field in part if field is not None) for part in parts)
+
+
+def parse_snapshot(text: str) -> dict[str, Moment]:
+    """Generation id -> moment: the inverse of `snapshot_id`. Raises QueryInvalid."""
+    named: dict[str, Moment] = {}
     for part in text.removeprefix("snap_").split("."):
-        generation, _, seq = part.partition("_")
-        if not text.startswith("snap_") or not (seq.isascii() and seq.isdigit() and len(seq) < 19):
+        generation, *numbers = part.split("_")
+        sound = all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers)
+        if not text.startswith("snap_") or not sound or len(numbers) not in (1, 2):
             raise QueryInvalid(f"{text!r} is not a snapshot id.", hint="Copy `snapshot.id` of an earlier response.")
-        named[f"gen_{generation}"] = int(seq)
+        named[f"gen_{generation}"] = Moment(*map(int, numbers))
     return named

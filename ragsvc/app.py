@@ -14,7 +14,17 @@ from indexes.errors import RagsvcError
 from ragsvc import __version__
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid, NoRoute, ServiceError, Unauthorized, problem_of, status_of
-from ragsvc.routes import collections, documents, jobs, operations, retrieve, sources, versions
+from ragsvc.routes import (
+    collections,
+    documents,
+    evaluations,
+    generations,
+    jobs,
+    operations,
+    retrieve,
+    sources,
+    versions,
+)
 from ragsvc.routes.edge import Executor, json_response
 from ragsvc.telemetry import Metrics
 
@@ -22,8 +32,8 @@ log = logging.getLogger("ragsvc.http")
 _RETRY_AFTER_S = "1"
 
 
-def make_app(service: Service) -> FastAPI:
-    """The ASGI application of a wired service."""
+def make_app(service: Service, *, metrics: Metrics | None = None) -> FastAPI:
+    """The ASGI application of a wired service. `metrics`: its own unless several processes count together."""
     app = FastAPI(
         title="ragsvc",
         version=__version__,
@@ -31,11 +41,12 @@ def make_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    metrics = Metrics()
+    counted = metrics or Metrics()
     app.state.service = service
     app.state.executor = Executor(service.settings.searches)
-    app.state.registry = metrics.registry
-    for module in (retrieve, collections, sources, documents, versions, jobs, operations):
+    app.state.registry = counted.shown
+    nouns = (retrieve, collections, evaluations, generations, sources, documents, versions, jobs, operations)
+    for module in nouns:
         app.include_router(module.router)
     app.add_exception_handler(RagsvcError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -47,7 +58,7 @@ def make_app(service: Service) -> FastAPI:
         began = perf_counter()
         response = await call_next(request)
         route = getattr(request.scope.get("route"), "path", "unmatched")
-        metrics.request(route, request.method, response.status_code, perf_counter() - began)
+        counted.request(route, request.method, response.status_code, perf_counter() - began)
         return response
 
     return app

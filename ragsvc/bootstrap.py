@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
 
-from indexes.analyze import Analyzer
+from indexes.analyze import Analyzer, analyzer_of
 from indexes.embedded import EmbeddedEngine
 from indexes.embedder import open_embedder
-from indexes.errors import RagsvcError, WriterBusy
+from indexes.errors import RagsvcError, StorageFailed, WriterBusy
 from indexes.protocols import Embedder
 from ingest.blobs import FolderBlobStore
 from ingest.catalog.catalog import Catalog
@@ -26,9 +26,11 @@ from ingest.model import Collection
 from ingest.parse.jail import Jail, JailLimits
 from ingest.pipeline import Pipeline, now_utc
 from ingest.protocols import Chunker
+from ingest.reindex import Reindexing
 from ingest.schedule import Schedule
 from ingest.watch import Watch
 from ingest.worker import Worker
+from ragsvc.comparing import Asking, Comparing
 from ragsvc.retrieve import Retriever
 from ragsvc.settings import Settings
 
@@ -68,6 +70,7 @@ class Service:
     blobs: FolderBlobStore
     embedder_of: Callable[[str], Embedder]
     ingestion: Ingestion | None
+    reindexing: Reindexing
     _close: list[Callable[[], None]] = field(default_factory=list)
 
     def ensure_collection(self, name: str, **options: tuple[str, ...]) -> Collection:
@@ -80,13 +83,17 @@ class Service:
             chunker=StructureChunker(self.settings.chunk_target).id,
             analyzer=Analyzer.id,
             now=now_utc(),
+            model=embedder.id,
             **options,
         )
 
     def close(self) -> None:
         """Put the indexes on disk and release everything, in the reverse order of opening."""
         while self._close:
-            self._close.pop()()
+            try:
+                self._close.pop()()
+            except StorageFailed as error:  # the indexes stay as they were; the next start follows the log from there
+                log.warning("at the end: %s", error.message)
 
     def __enter__(self) -> Service:
         return self
@@ -107,34 +114,39 @@ def build(settings: Settings, *, writable: bool) -> Service:
     closing.append(catalog.close)
     engine = EmbeddedEngine(settings.data / "indexes")
     closing.append(engine.close)
-    analyzer = Analyzer()
-    follower = Follower(catalog, engine, analyzer, writable=writable)
+    follower = Follower(catalog, engine, analyzer_of, writable=writable)
 
     @lru_cache(maxsize=8)
     def embedder_of(name: str) -> Embedder:
         return open_embedder(name, models_dir=settings.models_dir, threads=settings.threads)
 
     sla_s = round(seconds_of(settings.freshness_sla))
-    retriever = Retriever(catalog, follower, embedder_of, analyzer, default_sla_s=sla_s)
+    retriever = Retriever(catalog, follower, embedder_of, analyzer_of, default_sla_s=sla_s)
+    comparing = Comparing(catalog, Asking(follower, retriever, embedder_of))
+    reindexing = Reindexing(catalog, follower, embedder_of, chunker_of, analyzer_of, comparing, writable=writable)
     blobs = FolderBlobStore(settings.data / "blobs")
     ingestion = None
     if writable:
-        closing.append(follower.publish)
+        closing.append(follower.close)
         jail = Jail(_limits(settings), workers=2)
         closing.append(jail.close)
         limit = settings.max_document_bytes
-        ingestion = Ingestion(catalog, follower, jail, blobs, embedder_of, chunker_of, Pipeline(catalog), limit)
-    return Service(settings, catalog, follower, retriever, blobs, embedder_of, ingestion, closing)
+        ingestion = Ingestion(
+            catalog, follower, jail, blobs, embedder_of, chunker_of, Pipeline(catalog), reindexing, limit
+        )
+    return Service(settings, catalog, follower, retriever, blobs, embedder_of, ingestion, reindexing, closing)
 
 
 def chunker_of(chunker_id: str) -> Chunker:
     """The chunker that a generation was built with. Raises RagsvcError for one that this release cannot make."""
     parts = chunker_id.split("-")
-    if len(parts) == 3 and parts[1].isdigit():
+    if len(parts) == 3 and parts[1].isdigit() and 100 <= int(parts[1]) <= 1000:
         chunker = StructureChunker(int(parts[1]))
         if chunker.id == chunker_id:
             return chunker
-    raise RagsvcError(f"This release has no chunker {chunker_id!r}.", hint="Make a new collection.")
+    raise RagsvcError(
+        f"This release has no chunker {chunker_id!r}.", hint="Choose structure-CHARACTERS-1, such as structure-400-1."
+    )
 
 
 def _limits(settings: Settings) -> JailLimits:
@@ -170,11 +182,13 @@ class Backstage:
         self.watch.stop()
         self.worker.stop(timeout_s=_WORKER_STOP_S)
         self._stop.set()
+        self._service.follower.stop()
         self._upkeep.join(5)
 
     def _maintain(self) -> None:
         while not self._stop.wait(_MAINTAIN_S):
             try:
                 self._service.follower.maintain()
+                self._service.reindexing.sweep()
             except RagsvcError as error:
                 log.warning("upkeep of the indexes: %s", error.message)

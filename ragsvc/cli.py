@@ -13,8 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from indexes.errors import RagsvcError
-from ragsvc import cli_admin, cli_sources
-from ragsvc.cli_shared import BadUsage, EmbedderOption, HostOption, PortOption, console, opened, ready_settings
+from ragsvc import cli_admin, cli_backup, cli_reindex, cli_sources
+from ragsvc.cli_shared import (
+    BadUsage,
+    EmbedderOption,
+    HostOption,
+    PortOption,
+    WorkersOption,
+    console,
+    opened,
+    ready_settings,
+)
 from ragsvc.options import option
 
 app = typer.Typer(
@@ -25,34 +34,43 @@ app = typer.Typer(
 )
 cli_sources.register(app)
 cli_admin.register(app)
+cli_reindex.register(app)
+cli_backup.register(app)
 
 
 @app.command()
 def up(
     host: HostOption = None,
     port: PortOption = None,
+    serve_workers: WorkersOption = None,
     embedder: EmbedderOption = None,
     sample: Annotated[bool, option("--sample", help="Add the sample handbook and print a question to try.")] = False,
 ) -> None:
-    """Run everything in one process: API, scheduler and worker."""
+    """Run everything: API, scheduler and worker, in one process or with others that answer."""
     from ragsvc.bootstrap import Backstage, build
     from ragsvc.serving import check_address, serve
+    from ragsvc.workers import serve_many
 
-    with build(ready_settings(host=host, port=port, embedder=embedder), writable=True) as service:
+    found = ready_settings(host=host, port=port, embedder=embedder, serve_workers=serve_workers)
+    with build(found, writable=True) as service:
         check_address(service)
         service.embedder_of(service.settings.embedder)  # a missing model is said before anything starts
         if sample:
             cli_sources.add_sample(service)
-        serve(service, backstage=Backstage(service), ready=lambda url: _say_ready(url, sample=sample))
+        run = serve if found.serve_workers == 1 else serve_many
+        run(service, backstage=Backstage(service), ready=lambda url: _say_ready(url, sample=sample))
 
 
 @app.command()
-def serve(host: HostOption = None, port: PortOption = None) -> None:
+def serve(host: HostOption = None, port: PortOption = None, serve_workers: WorkersOption = None) -> None:
     """Run the API alone, beside a `ragsvc work` or `ragsvc up` on the same data."""
     from ragsvc.bootstrap import build
-    from ragsvc.serving import serve as run
+    from ragsvc.serving import serve as serve_here
+    from ragsvc.workers import serve_many
 
-    with build(ready_settings(host=host, port=port), writable=False) as service:
+    found = ready_settings(host=host, port=port, serve_workers=serve_workers)
+    with build(found, writable=False) as service:
+        run = serve_here if found.serve_workers == 1 else serve_many
         run(service, ready=lambda url: _say_ready(url, sample=False))
 
 

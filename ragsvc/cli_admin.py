@@ -40,23 +40,22 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Prove that catalogue, dense and lexical index agree, byte by byte."""
+    from ingest.verify import catalogue_problems
+
     rows: list[dict[str, object]] = []
     with opened(writable=repair) as service:
         if repair and service.ingestion is None:
             raise RagsvcError("A running service holds the indexes.", hint="Stop it, then run the repair.")
-        rows += [{"part": "catalogue", "what": what} for what in service.catalog.integrity()]
+        found = list(catalogue_problems(service.catalog))
         for generation in service.catalog.collections.generations():
-            problems = service.follower.check(generation)
-            if problems and repair:
-                service.follower.rebuild(generation)
-                problems = service.follower.check(generation)
-                rows += [] if problems else [{"part": generation.id, "what": "repaired"}]
-            rows += [{"part": p.part, "what": p.what, "details": list(p.details)} for p in problems]
-    bad = [row for row in rows if row["what"] != "repaired"]
+            problems, repaired = service.follower.verify(generation, repair=repair)
+            rows += [{"part": generation.id, "what": "repaired", "hint": ""}] if repaired else []
+            found += problems
+    rows += [{"part": p.part, "what": p.what, "details": list(p.details), "hint": p.hint} for p in found]
     if json or rows:
         show(rows, ("part", "what", "details"), as_json=json)
-    if bad:
-        raise NotSound(f"{len(bad)} problems were found.", hint="Stop the service and run `ragsvc verify --repair`.")
+    if found:
+        raise NotSound(f"{len(found)} problems were found.", hint=found[0].hint)
     if not json:
         console.print("sound: catalogue, dense and lexical index agree")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 console = Console()
 HostOption = Annotated[str | None, typer.Option("--host", help="Bind address [RAGSVC_HOST].")]
 PortOption = Annotated[int | None, typer.Option("--port", help="Bind port [RAGSVC_PORT].", min=0, max=65535)]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Processes that answer [RAGSVC_SERVE_WORKERS].", min=1, max=64)
+]
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="Model of new collections [RAGSVC_EMBEDDER].")]
 
 

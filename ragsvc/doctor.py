@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.errors import RagsvcError
-from indexes.model import Problem
 from ingest.parse.jail import Jail
+from ingest.verify import catalogue_problems
 from ragsvc.bootstrap import build
 from ragsvc.settings import Settings, unknown_variables
 
@@ -106,13 +106,10 @@ def _address(settings: Settings) -> Finding:
 
 def _catalogue(settings: Settings) -> Finding:
     with build(settings, writable=False) as service:
-        broken = service.catalog.integrity()
-        problems: list[Problem] = []
+        problems = list(catalogue_problems(service.catalog))
         for generation in service.catalog.collections.generations():
-            problems += service.follower.check(generation)
+            problems += service.follower.verify(generation)[0]
         version = service.catalog.sqlite_version()
-    if broken:
-        return Finding("catalogue", False, broken[0], "Restore a backup of the data folder.")
     if problems:
-        return Finding("catalogue", False, problems[0].what, "ragsvc verify --repair")
+        return Finding("catalogue", False, problems[0].what, problems[0].hint)
     return Finding("catalogue", True, f"sound; SQLite {version}; the indexes agree")

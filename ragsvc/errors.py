@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from indexes.errors import (
+    DiskFull,
     EmbedderError,
     EngineError,
     QueryInvalid,
@@ -70,6 +71,12 @@ class Unsafe(ServiceError):
     hint = "Choose another address with --host and --port, or make a key with `ragsvc keys create`."
 
 
+class ReaderFailed(ServiceError):
+    """A reading process could not begin."""
+
+    hint = "See the service's log; `ragsvc doctor` looks at the installation."
+
+
 _STATUS: tuple[tuple[type[RagsvcError], int], ...] = (
     (Unauthorized, 401),
     (Forbidden, 403),
@@ -83,6 +90,7 @@ _STATUS: tuple[tuple[type[RagsvcError], int], ...] = (
     (QueryInvalid, 422),
     (ParseError, 422),
     (Overloaded, 503),
+    (DiskFull, 507),
     (StorageFailed, 503),
     (EmbedderError, 503),
     (EngineError, 503),

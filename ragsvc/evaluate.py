@@ -6,7 +6,6 @@ The corpus is ingested once into an installation of its own under RAGSVC_DATA/ev
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -21,15 +20,15 @@ from ir_measures import MRR, Qrel, R, ScoredDoc, nDCG
 from rich.console import Console
 
 from indexes.fusion import convex, dense_only, lexical_only, rrf
-from indexes.model import Allowed, Hit, Query
-from ingest.catalog.database import to_us
+from indexes.model import Hit
 from ingest.drafting import Drafting
 from ingest.embed import EmbeddingPass
-from ingest.errors import Conflict
 from ingest.model import Collection, Fetched, Item
 from ingest.pipeline import Pipeline, now_utc
 from ingest.run import Run
+from ragsvc.beir import check_layout, judgements, questions
 from ragsvc.bootstrap import Service, build, chunker_of
+from ragsvc.comparing import Asking
 from ragsvc.settings import Settings
 
 _MEASURES = (nDCG @ 10, R @ 100, MRR @ 10)
@@ -71,9 +70,7 @@ def _html(document: dict[str, str]) -> bytes:
 
 def evaluate(dataset: Path, settings: Settings, *, say: Console | None) -> dict[str, Any]:
     """Figures by mode: nDCG@10, R@100 and MRR@10 over the queries of the test qrels. Raises Conflict."""
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels"):
-        if not (dataset / name).exists():
-            raise Conflict(f"{dataset} has no {name}.", hint="BEIR layout: corpus.jsonl, queries.jsonl, qrels/*.tsv.")
+    check_layout(dataset, "corpus.jsonl", "queries.jsonl", "qrels")
     digest = hashlib.sha256(str(dataset.resolve()).encode()).hexdigest()[:8]
     own = settings.model_copy(update={"data": settings.data / "eval" / f"{dataset.name}-{digest}", "database": None})
     with build(own, writable=True) as service:
@@ -127,12 +124,10 @@ def _ingest(
 
 
 def _measure(service: Service, collection: Collection, dataset: Path) -> dict[str, Any]:
-    qrels = [qrel for path in sorted((dataset / "qrels").glob("test*.tsv")) for qrel in _qrels(path)]
-    judged = {qrel.query_id for qrel in qrels}
-    if not judged:
-        raise Conflict(f"{dataset} has no judged queries.", hint="They are looked for in qrels/test*.tsv.")
+    judged = judgements(dataset)
+    qrels = [Qrel(query_id, name, grade) for query_id, graded in judged.items() for name, grade in graded.items()]
     runs: dict[str, list[ScoredDoc]] = {mode: [] for mode in _MODES}
-    for query_id, text in _queries(dataset / "queries.jsonl"):
+    for query_id, text in questions(dataset):
         if query_id in judged:
             hits, names = _search(service, collection, text)
             for mode, order in _MODES.items():
@@ -147,15 +142,7 @@ def _measure(service: Service, collection: Collection, dataset: Path) -> dict[st
 def _search(service: Service, collection: Collection, text: str) -> tuple[list[Hit], dict[str, str]]:
     """The hits of both legs, and the passage id of each document."""
     generation = service.catalog.collections.generation(collection.generation_id)
-    searcher = service.follower.pin(generation.id)
-    query = Query(
-        allowed=Allowed.everything(),
-        at=to_us(now_utc()),
-        limit=_DEPTH,
-        vector=service.embedder_of(generation.embedder).encode_query(text)[0],
-        terms=service.retriever.terms(text, collection.id),
-    )
-    hits = list(searcher.search(query))
+    hits = Asking(service.follower, service.retriever, service.embedder_of).hits(text, generation, depth=_DEPTH)
     documents = service.catalog.changes.documents(list({hit.document_id for hit in hits}))
     return hits, {document.id: unquote(document.uri.removeprefix("beir:")) for document in documents.values()}
 
@@ -168,19 +155,6 @@ def _by_document(query_id: str, fused: list[tuple[Hit, float]], names: dict[str,
         if name != query_id:
             best[name] = max(score, best.get(name, score))
     return [ScoredDoc(query_id, name, score) for name, score in best.items()]
-
-
-def _qrels(path: Path) -> Iterator[Qrel]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        for row in csv.reader(lines, delimiter="\t"):
-            if row and row[0] != "query-id":
-                yield Qrel(row[0], row[1], int(row[2]))
-
-
-def _queries(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8") as lines:
-        for one in map(json.loads, lines):
-            yield one["_id"], one["text"]
 
 
 def _show(figures: dict[str, Any], console: Console) -> None:

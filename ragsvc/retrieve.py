@@ -8,42 +8,29 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from time import monotonic, perf_counter
+from time import perf_counter
 
 from indexes.analyze import Analyzer, detect_language
-from indexes.errors import QueryInvalid
+from indexes.errors import EmbedderError
 from indexes.fusion import convex, dense_only, lexical_only
 from indexes.model import Generation, Hit, Mode, Query, Vector
-from indexes.protocols import Embedder, Searcher
+from indexes.protocols import Embedder
 from ingest.catalog.catalog import Catalog
-from ingest.catalog.database import from_us, to_us
 from ingest.follow import Follower
-from ingest.model import Collection
 from ingest.pipeline import now_utc
-from ragsvc.answer import Answer, Found, Question, Result, State, parse_snapshot
+from ragsvc.answer import Answer, Found, Question, Result
 from ragsvc.candidates import account, best_cosine, candidates_of, within_limits
 from ragsvc.citations import citation_id, location_of, sha256_of
 from ragsvc.freshness import freshness_of
 from ragsvc.model import Packed, Passage, Sufficiency
 from ragsvc.pack import pack
+from ragsvc.pinning import Pinned, Pinning, state_of
 from ragsvc.sufficiency import judge
 from ragsvc.tokens import TokenCounter, token_counter
 
 _DEPTH = 100
 _CANDIDATES = 30
 _CACHED_QUERIES = 1024
-_LANGUAGES_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Pinned:
-    """One collection's state for this question: document time `at`, and the sequence number to replay, if any."""
-
-    collection: Collection
-    generation: Generation
-    searcher: Searcher
-    at: int
-    at_seq: int | None
 
 
 @dataclass(slots=True)
@@ -69,26 +56,28 @@ class Retriever:
         catalog: Catalog,
         follower: Follower,
         embedder_of: Callable[[str], Embedder],
-        analyzer: Analyzer,
+        analyzer_of: Callable[[str], Analyzer],
         *,
         default_sla_s: int,
         clock: Callable[[], datetime] = now_utc,
     ) -> None:
         self._catalog = catalog
-        self._follower = follower
         self._embedder_of = embedder_of
-        self._analyzer = analyzer
+        self._analyzer_of = analyzer_of
+        self._analyzer = analyzer_of(Analyzer.id)  # judges and packs: their weights were learned with its terms
+        self._checked: set[tuple[str, str]] = set()
         self.default_sla_s = default_sla_s
         self._now = clock
+        self._pinning = Pinning(catalog, follower)
         self._queries: OrderedDict[tuple[str, str], Vector] = OrderedDict()
-        self._languages: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._languages: dict[str, tuple[int, dict[str, int]]] = {}
         self._lock = threading.Lock()
 
     def retrieve(self, question: Question) -> Answer:
         """Raises QueryInvalid, NotFound (a collection), Stale, EngineError."""
         clock, now = _Clock(), self._now()
         counter = token_counter(question.tokenizer)
-        pinned = self._pin(question, now)
+        pinned = self._pinning.pin(question, now)
         clock.mark("pin")
         embedders = self._embedders(question.mode, pinned)
         vectors = {name: self._query_vector(name, embedder, question.text) for name, embedder in embedders.items()}
@@ -101,60 +90,32 @@ class Retriever:
         answer = Answer(
             id="ret_" + secrets.token_hex(12),
             question=question,
-            state=self._state(question, pinned),
+            state=state_of(question, pinned),
             context=packed.context,
             results=tuple(self._cite(passage, found) for passage in packed.passages),
             sufficiency=sufficiency,
             usage=account(packed, found, counter),
             dropped=tuple(dropped + [(citation_id(d.version_id, d.spans), d.reason) for d in packed.dropped]),
             timings_ms={},
+            warnings=tuple(p.warning for p in pinned if p.warning is not None),
         )
         clock.mark("assemble")
         return replace(answer, timings_ms=clock.total())
 
-    def _pin(self, question: Question, now: datetime) -> list[_Pinned]:
-        """One state of each collection: the newest, or the one that an earlier answer came from."""
-        replayed = None if question.snapshot is None else parse_snapshot(question.snapshot)
-        pinned = []
-        for name in question.collections:
-            collection = self._catalog.collections.get(name)
-            generation = self._follower.generation(collection.generation_id)
-            searcher = self._follower.pin(generation.id)
-            at_seq = None
-            if replayed is not None:
-                at_seq = replayed.get(generation.id)
-                if at_seq is None or at_seq > searcher.snapshot.seq:
-                    raise QueryInvalid(
-                        f"{question.snapshot} is not a snapshot of collection {name!r}.",
-                        hint="Ask with the collections of the retrieval that gave the snapshot.",
-                    )
-            pinned.append(_Pinned(collection, generation, searcher, self._at(question, at_seq, now), at_seq))
-        return pinned
-
-    def _at(self, question: Question, at_seq: int | None, now: datetime) -> int:
-        """Document time: as asked; else now, or the moment when the replayed state was the newest."""
-        if question.as_of is not None:
-            return to_us(question.as_of)
-        return to_us(now) if at_seq is None else self._catalog.changes.committed_at(at_seq)
-
-    def _state(self, question: Question, pinned: Sequence[_Pinned]) -> State:
-        newest = [p.searcher.snapshot for p in pinned]
-        asked = [p.at_seq for p in pinned]
-        snapshots = [s if seq is None else replace(s, seq=seq) for s, seq in zip(newest, asked, strict=True)]
-        last = max((snapshot.seq for snapshot in snapshots), default=0)
-        return State(
-            id="snap_" + ".".join(snapshot.id.removeprefix("snap_") for snapshot in snapshots),
-            generation=",".join(snapshot.generation_id for snapshot in snapshots),
-            seq=last,
-            as_of=question.as_of,
-            committed_at=from_us(self._catalog.changes.committed_at(last)),
-        )
-
-    def _embedders(self, mode: Mode, pinned: Sequence[_Pinned]) -> dict[str, Embedder]:
-        """The models of the collections, by name; none for a lexical search."""
-        if mode == "lexical":
-            return {}
-        return {p.generation.embedder: self._embedder_of(p.generation.embedder) for p in pinned}
+    def _embedders(self, mode: Mode, pinned: Sequence[Pinned]) -> dict[str, Embedder]:
+        """The models of the collections, by name; none for a lexical search of sound indexes."""
+        wanted = [p for p in pinned if mode != "lexical" or p.warning]  # exact search knows no words
+        found: dict[str, Embedder] = {}
+        for p in wanted:
+            try:
+                embedder = found[p.generation.embedder] = self._embedder_of(p.generation.embedder)
+            except EmbedderError as error:
+                named = f"Collection {p.collection.name!r} cannot be searched: {error.message}"
+                raise type(error)(named, hint=error.hint) from error
+            if (p.generation.id, embedder.id) not in self._checked:
+                self._catalog.generations.check_model(p.generation, embedder.id, embedder.dimensions)
+                self._checked.add((p.generation.id, embedder.id))
+        return found
 
     def _query_vector(self, name: str, embedder: Embedder, text: str) -> Vector:
         key = (name, text)
@@ -170,17 +131,18 @@ class Retriever:
         return vector
 
     def _search(
-        self, question: Question, pinned: Sequence[_Pinned], vectors: Mapping[str, Vector]
-    ) -> dict[str, list[Hit]]:
-        """The hits of all collections by model, their lexical scores as if they were one collection."""
-        asked = () if question.mode == "dense" else [self.terms(question.text, p.collection.id) for p in pinned]
+        self, question: Question, pinned: Sequence[Pinned], vectors: Mapping[str, Vector]
+    ) -> dict[tuple[str, bool], list[Hit]]:
+        """The hits by model and whether they come from exact search, the lexical scores as of one collection."""
+        asked = () if question.mode == "dense" else [self._terms(question.text, p) for p in pinned]
         every = set().union(*asked)
         counts = [p.searcher.statistics(every, at_seq=p.at_seq) for p in pinned] if every else []
         statistics = sum(counts[1:], counts[0]) if counts else None
-        hits: dict[str, list[Hit]] = {p.generation.embedder: [] for p in pinned}
+        hits: dict[tuple[str, bool], list[Hit]] = {}
         for number, p in enumerate(pinned):
+            exact = p.warning is not None
             terms = asked[number] if asked else ()
-            vector = vectors.get(p.generation.embedder)
+            vector = vectors.get(p.generation.embedder) if question.mode != "lexical" or exact else None
             if vector is None and not terms:
                 continue  # without a letter or digit there is nothing that a lexical search could find
             query = Query(
@@ -193,35 +155,43 @@ class Retriever:
                 at_seq=p.at_seq,
                 statistics=statistics,
             )
-            hits[p.generation.embedder].extend(p.searcher.search(query))
+            hits.setdefault((p.generation.embedder, exact), []).extend(p.searcher.search(query))
         return hits
 
-    def terms(self, text: str, collection_id: str) -> tuple[str, ...]:
-        """The terms of a question as the lexical index of a collection has them."""
-        langs = dict.fromkeys((*self._languages_of(collection_id), detect_language(text), None))
-        return tuple(self._analyzer.query_terms(text, langs=list(langs)))
+    def terms(self, text: str, generation: Generation, *, seq: int | None = None) -> tuple[str, ...]:
+        """The terms of a question as the lexical index of a generation has them, or had them at entry `seq`."""
+        at = self._catalog.changes.last_seq(generation.collection_id) if seq is None else seq
+        langs = dict.fromkeys((*self._languages_of(generation.collection_id, at), detect_language(text), None))
+        return tuple(self._analyzer_of(generation.analyzer).query_terms(text, langs=list(langs)))
 
-    def _languages_of(self, collection_id: str) -> tuple[str, ...]:
-        known = self._languages.get(collection_id)
-        if known is None or monotonic() - known[0] > _LANGUAGES_S:
-            known = (monotonic(), self._catalog.documents.languages(collection_id))
-            self._languages[collection_id] = known
-        return known[1]
+    def _terms(self, text: str, pinned: Pinned) -> tuple[str, ...]:
+        return self.terms(text, pinned.generation, seq=pinned.moment.seq)
+
+    def _languages_of(self, collection_id: str, seq: int) -> list[str]:
+        """The languages of all that had been recorded at an entry: a replay must ask with the same terms."""
+        with self._lock:
+            known, first = self._languages.get(collection_id, (0, {}))
+        if seq > known:
+            first = self._catalog.changes.languages(collection_id, after=known) | first
+            with self._lock:
+                self._languages[collection_id] = (seq, first)
+        return sorted(lang for lang, recorded in first.items() if recorded <= seq)
 
     def _confirm(
-        self, question: Question, pinned: Sequence[_Pinned], best: Sequence[tuple[Hit, float]], now: datetime
+        self, question: Question, pinned: Sequence[Pinned], best: Sequence[tuple[Hit, float]], now: datetime
     ) -> list[Found]:
         """Those hits that the catalogue, asked now, says are in force and readable for this caller."""
         documents = self._catalog.documents
         found: dict[str, Found] = {}
         for p in pinned:
             version_ids = list({hit.version_id for hit, _ in best})
-            versions = documents.in_force(version_ids, allowed=question.allowed, at=p.at, at_seq=p.at_seq)
+            # as of the pinned state: what replaced a version since is not in that state, and one of the two must show
+            versions = documents.in_force(version_ids, allowed=question.allowed, at=p.at, at_seq=p.moment.seq)
             chunks = documents.chunks([hit.chunk_id for hit, _ in best], generation_id=p.generation.id)
             texts = documents.texts(list(versions))
             sources = self._catalog.sources.by_ids({document.source_id for _, document in versions.values()})
             for hit, fused in best:
-                if hit.version_id in versions and hit.chunk_id in chunks:
+                if hit.version_id in texts and hit.chunk_id in chunks:
                     version, document = versions[hit.version_id]
                     source = sources.get(document.source_id)
                     found[hit.chunk_id] = Found(
@@ -283,11 +253,15 @@ class Retriever:
         )
 
 
-def _fuse(mode: Mode, hits: Mapping[str, Sequence[Hit]]) -> list[tuple[Hit, float]]:
+def _fuse(mode: Mode, hits: Mapping[tuple[str, bool], Sequence[Hit]]) -> list[tuple[Hit, float]]:
     """Best first. Cosines of two models do not compare, so each model's hits are normalised for themselves.
 
-    A single leg keeps its own scores.
+    A single leg keeps its own scores, unless exact search has to stand in for some words: then all are normalised.
     """
     order = {"hybrid": convex, "dense": dense_only, "lexical": lexical_only}[mode]
-    fused = [pair for group in hits.values() for pair in order(group)]
+    if mode == "dense" or not any(exact for _, exact in hits):
+        fused = [pair for group in hits.values() for pair in order(group)]
+    else:
+        weight = 0.5 if mode == "hybrid" else 0.0
+        fused = [pair for (_, exact), group in hits.items() for pair in convex(group, 1.0 if exact else weight)]
     return sorted(fused, key=lambda pair: (-pair[1], pair[0].chunk_id))

@@ -166,11 +166,34 @@ class CollectionChange(Request):
 
 
 class JobRequest(Request):
-    """Work to be done: sync a source, verify or compact the indexes."""
+    """Work to be done: sync a source, reindex a collection, verify or compact the indexes."""
 
-    kind: Literal["sync", "verify", "compact"]
+    kind: Literal["sync", "verify", "compact", "reindex"]
     source: str | None = None
     approve_deletions: Annotated[int, Field(ge=0)] = 0
+    collection: Name | None = None
+    embedder: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    chunker: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    analyzer: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    force: bool = False
+    tolerance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+
+class JudgedQuery(Request):
+    """A question, and the documents that answer it, by id, URI or file name, each with a grade (1: relevant)."""
+
+    id: Annotated[str, StringConstraints(max_length=128)] = ""
+    query: Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+    relevant: Annotated[
+        dict[Annotated[str, StringConstraints(min_length=1, max_length=4096)], Annotated[int, Field(ge=0, le=1000)]],
+        Field(min_length=1, max_length=1000),
+    ]
+
+
+class EvaluationRequest(Request):
+    """The questions that a new generation must answer as well as the one that serves."""
+
+    queries: Annotated[list[JudgedQuery], Field(min_length=1, max_length=10_000)]
 
 
 class SyncRequest(Request):

@@ -1,4 +1,4 @@
-"""Running the service: which address may be bound, and an orderly end."""
+"""Running the service: which address may be bound, and an orderly end. Several processes: workers.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import uvicorn
+from fastapi import FastAPI
 
 from ragsvc.app import make_app
 from ragsvc.bootstrap import Backstage, Service
 from ragsvc.errors import Unsafe
 
-_DRAIN_S = 6
+DRAIN_S = 6
 _BACKLOG = 2048
 log = logging.getLogger("ragsvc")
 
@@ -31,23 +33,14 @@ def check_address(service: Service) -> None:
 def serve(service: Service, *, backstage: Backstage | None = None, ready: Callable[[str], None] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish what is in flight, and stop the rest. Raises Unsafe."""
     check_address(service)
-    listener = _listen(service.settings.host, service.settings.port)
-    config = uvicorn.Config(
-        make_app(service),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=_DRAIN_S,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    with _signals_to(server):
+    listener = listen(service.settings.host, service.settings.port)
+    server = uvicorn.Server(_config(make_app(service), backlog=_BACKLOG))
+    with signals_to(server):
         try:
             if backstage is not None:
                 backstage.start()
             if ready is not None:
-                host, port = listener.getsockname()[:2]
-                ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+                ready(url_of(listener))
             server.run(sockets=[listener])
         finally:
             listener.close()
@@ -55,8 +48,52 @@ def serve(service: Service, *, backstage: Backstage | None = None, ready: Callab
                 backstage.stop()
 
 
+def _config(app: FastAPI, *, backlog: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN_S,
+        server_header=False,
+        backlog=backlog,
+    )
+
+
+class SharedServer(uvicorn.Server):
+    """One of several processes on a socket. It takes one connection at a time, so that the others get theirs.
+
+    asyncio accepts as many at once as its backlog says, and uses the same number for the kernel's queue.
+    """
+
+    def __init__(self, app: FastAPI, *, accepting: Callable[[], None]) -> None:
+        super().__init__(_config(app, backlog=1))
+        self._accepting = accepting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, put the kernel's queue back to what it was, and say so."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
+        self._accepting()
+
+
+class Ends(Protocol):
+    """Something that a signal ends."""
+
+    def handle_exit(self, number: int, frame: Any, /) -> None:
+        """The signal came."""
+        ...
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address to type."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 @contextmanager
-def _signals_to(server: uvicorn.Server) -> Iterator[None]:
+def signals_to(server: Ends) -> Iterator[None]:
     """Signals end the server and nothing else, from now until everything is put away.
 
     Once it has ended, uvicorn raises the signal that ended it again; by default that would end the process at once.
@@ -69,7 +106,8 @@ def _signals_to(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on which connections may already come. Raises Unsafe."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle off only where the protocol is named: else each answer waits 40 ms for an acknowledgement
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

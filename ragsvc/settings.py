@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     )
     threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Threads of the model; 0: one a core.")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Jobs that run at once.")
+    serve_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Processes that answer; 1: the one that was started."
+    )
     searches: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Requests that are worked on at once; more wait, then get 503."
     )

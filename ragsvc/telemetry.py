@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
-    """The service's metrics in a registry of their own."""
+    """The service's metrics in a registry of their own.
 
-    def __init__(self) -> None:
+    `shared` is the folder where several processes count, PROMETHEUS_MULTIPROC_DIR since before prometheus_client was
+    imported: then `shown` is what all of them counted, those that have ended too.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        self.shown = self.registry if shared is None else CollectorRegistry()
+        if shared is not None:
+            MultiProcessCollector(self.shown, str(shared))  # type: ignore[no-untyped-call]
         self._requests = Counter(
             "ragsvc_requests",
             "Requests by route, method and status.",

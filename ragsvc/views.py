@@ -266,19 +266,6 @@ def change(value: Change) -> dict[str, Any]:
     }
 
 
-def generation(value: Generation, *, collection: str, serving: bool) -> dict[str, Any]:
-    """An index generation."""
-    return {
-        "id": value.id,
-        "collection": collection,
-        "embedder": value.embedder,
-        "dimensions": value.dimensions,
-        "chunker": value.chunker,
-        "analyzer": value.analyzer,
-        "serving": serving,
-    }
-
-
 def key(value: Key) -> dict[str, Any]:
     """An API key without its secret."""
     return {

@@ -9,9 +9,12 @@ import sqlalchemy as sa
 
 from ingest.catalog.changes import Changes
 from ingest.catalog.collections import Collections
+from ingest.catalog.copying import Copying
 from ingest.catalog.database import Database
 from ingest.catalog.dead_letters import DeadLetters
 from ingest.catalog.documents import Documents
+from ingest.catalog.evaluations import Evaluations
+from ingest.catalog.generations import Generations
 from ingest.catalog.jobs import Jobs
 from ingest.catalog.keys import Audit, Keys
 from ingest.catalog.recording import Recording
@@ -25,6 +28,8 @@ class Catalog:
         self._db = Database(url)
         self._db.migrate()
         self.collections = Collections(self._db)
+        self.generations = Generations(self._db)
+        self.evaluations = Evaluations(self._db)
         self.sources = Sources(self._db)
         self.documents = Documents(self._db)
         self.recording = Recording(self._db)
@@ -33,6 +38,7 @@ class Catalog:
         self.dead_letters = DeadLetters(self._db)
         self.keys = Keys(self._db)
         self.audit = Audit(self._db)
+        self.copying = Copying(self._db)
 
     @contextmanager
     def write(self) -> Iterator[None]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from indexes.model import Generation
+from indexes.model import FOREVER, Generation
 from ingest.catalog import rows
 from ingest.catalog.database import Database, to_us
 from ingest.catalog.ids import content_id
-from ingest.catalog.tables import collections, documents, generations, sources
+from ingest.catalog.tables import collections, documents, evaluations, generations, sources
 from ingest.errors import Conflict, NotFound
 from ingest.model import Collection
 
@@ -36,6 +36,7 @@ class Collections:
         analyzer: str,
         now: datetime,
         access: Iterable[str] = ("public",),
+        model: str | None = None,
     ) -> Collection:
         """The collection of this name, made with an empty generation if there is none. Raises Conflict."""
         if not _NAME.fullmatch(name):
@@ -60,6 +61,10 @@ class Collections:
                     chunker=chunker,
                     analyzer=analyzer,
                     created_at=to_us(now),
+                    state="serving",
+                    complete_seq=FOREVER,
+                    model=model,
+                    activated_at=to_us(now),
                 )
             )
         return self.get(name)
@@ -106,29 +111,34 @@ class Collections:
                     f"Collection {name!r} still has sources or documents.",
                     hint="Delete its sources first; a collection that ever held documents keeps their history.",
                 )
+            conn.execute(evaluations.delete().where(evaluations.c.collection_id == found.id))
             conn.execute(generations.delete().where(generations.c.collection_id == found.id))
             conn.execute(collections.delete().where(collections.c.id == found.id))
 
     def generation(self, generation_id: str) -> Generation:
-        """Raises NotFound."""
+        """Raises NotFound, also for one that is being removed."""
+        query = sa.select(generations).where(generations.c.id == generation_id, generations.c.state != "retired")
         with self._db.read() as conn:
-            row = conn.execute(sa.select(generations).where(generations.c.id == generation_id)).one_or_none()
+            row = conn.execute(query).one_or_none()
         if row is None:
-            raise NotFound(f"There is no generation {generation_id}.")
-        return self._generation(row)
+            raise NotFound(f"There is no generation {generation_id}.", hint="List them with GET /v1/generations.")
+        return rows.generation(row)
 
     def generations(self) -> tuple[Generation, ...]:
-        """Every generation, oldest first."""
+        """Every generation that is served, built or kept, oldest first."""
+        query = sa.select(generations).where(generations.c.state != "retired")
         with self._db.read() as conn:
-            query = sa.select(generations).order_by(generations.c.created_at, generations.c.id)
-            return tuple(self._generation(row) for row in conn.execute(query))
+            found = conn.execute(query.order_by(generations.c.created_at, generations.c.id))
+            return tuple(rows.generation(row) for row in found)
 
-    def _generation(self, row: Any) -> Generation:
-        return Generation(
-            id=row.id,
-            collection_id=row.collection_id,
-            embedder=row.embedder,
-            dimensions=row.dimensions,
-            chunker=row.chunker,
-            analyzer=row.analyzer,
-        )
+    def complete_seq(self, generation_id: str) -> int:
+        """Up to which entry of the change log every version has its chunks in a generation. Raises NotFound.
+
+        Asked after the entries were read: a switch lowers it from FOREVER before anything comes that is not there.
+        """
+        query = sa.select(generations.c.complete_seq).where(generations.c.id == generation_id)
+        with self._db.read() as conn:
+            found = conn.execute(query).scalar()
+        if found is None:
+            raise NotFound(f"There is no generation {generation_id}.", hint="List them with GET /v1/generations.")
+        return int(found)

@@ -2,6 +2,9 @@
 
 SQLite 3.7.0 to 3.51.2 in WAL mode can lose committed writes when two connections write and checkpoint
 at once (fixed in 3.51.3), and Python's own is often older: pysqlite3 carries a fixed one.
+
+A commit whose sync failed is as in indexes/durable.py: this process writes nothing more. What SQLite wrote may then be
+in the kernel's memory only and yet be read back, so a start first moves everything out of the log (`_settle`).
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from indexes.errors import StorageFailed
+from indexes import durable
+from indexes.errors import DiskFull, StorageFailed, StorageHalted
 from ingest.errors import CatalogUnsafe
 
 FIRST_SAFE_SQLITE = (3, 51, 3)
 _BUSY_TIMEOUT_MS = 30_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_STORAGE = ("disk is full", "disk I/O", "readonly", "unable to open", "is locked", "malformed", "not a database")
+_FULL, _NO_ROOM = "disk is full", "SQLITE_IOERR_SHMSIZE"
+_STORAGE = (_FULL, "disk I/O", "readonly", "unable to open", "is locked", "malformed", "not a database")
 
 
 def to_us(moment: datetime) -> int:
@@ -48,12 +53,20 @@ def check_sqlite(version: tuple[int, ...]) -> None:
         raise CatalogUnsafe(f"SQLite {shown} can lose committed writes in WAL mode; 3.51.3 or newer is needed.")
 
 
+def _halt_if_unsynced(error: sa.exc.DatabaseError) -> None:
+    """Write nothing more if a commit failed because of the disk itself, not for want of space."""
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    if name.startswith("SQLITE_IOERR") and name != _NO_ROOM:
+        durable.halt(f"the catalogue could not be committed ({error.orig}, {name}).")
+
+
 class Database:
     """Connections to the catalogue. `write()` nests: the inner one joins the outer transaction."""
 
     def __init__(self, url: str) -> None:
         self.url = sa.engine.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._place = Path(self.url.database or "")
         self._local = threading.local()
         self.engine = self._sqlite_engine() if self.is_sqlite else sa.create_engine(self.url)
 
@@ -90,6 +103,7 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         scripts = ScriptDirectory.from_config(config)
+        self._settle()
         with self.read() as conn:
             if self._revision(conn) == scripts.get_current_head():
                 return
@@ -102,6 +116,18 @@ class Database:
                 )
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
+
+    def _settle(self) -> None:
+        """Let no commit rest on a log that may not be on the disk: copy it to the database, which is synced then.
+
+        Else later commits would stand behind a gap that the next power cut makes, and be lost with it.
+        """
+        if self.is_sqlite:
+            with self._storage(), self.engine.connect() as conn:
+                try:
+                    conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                except sa.exc.OperationalError as error:  # such as a read-only folder, where nothing is written either
+                    _halt_if_unsynced(error)
 
     def _revision(self, conn: sa.Connection) -> str | None:
         if not sa.inspect(conn).has_table("alembic_version"):
@@ -116,9 +142,11 @@ class Database:
             yield
         except (sa.exc.DatabaseError, pysqlite3.DatabaseError) as error:
             text = str(getattr(error, "orig", error))
-            if any(words in text for words in _STORAGE):
-                raise StorageFailed(f"The catalogue could not be used: {text}.") from error
-            raise
+            if not any(words in text for words in _STORAGE):
+                raise
+            full = _FULL in text or getattr(getattr(error, "orig", error), "sqlite_errorname", "") == _NO_ROOM
+            kind = StorageHalted if durable.halted() else DiskFull if full else StorageFailed
+            raise kind(f"The catalogue could not be used: {text}.") from error
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -138,23 +166,34 @@ class Database:
     def write(self) -> Iterator[sa.Connection]:
         """One durable transaction: committed when the block ends, undone when it raises.
 
-        Raises StorageFailed when the disk refuses.
+        Raises StorageFailed when the disk refuses, and StorageHalted from a failed sync on.
         """
         outer = getattr(self._local, "conn", None)
         if outer is not None:
             yield outer
             return
+        durable.must_be_sound()
         with self._storage(), self.engine.connect() as conn:
             try:
-                self._begin(conn, "BEGIN IMMEDIATE")
+                with durable.marked("begin", self._place):
+                    self._begin(conn, "BEGIN IMMEDIATE")
                 self._local.conn = conn
                 yield conn
-                conn.commit()
+                self._commit(conn)
             except BaseException:
                 conn.rollback()
                 raise
             finally:
                 self._local.conn = None
+
+    def _commit(self, conn: sa.Connection) -> None:
+        durable.must_be_sound()  # another thread's sync may have failed meanwhile
+        with durable.marked("commit", self._place):
+            try:
+                conn.commit()
+            except sa.exc.DatabaseError as error:
+                _halt_if_unsynced(error)
+                raise
 
     def _begin(self, conn: sa.Connection, statement: str) -> None:
         conn.begin()

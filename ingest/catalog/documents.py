@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import sqlalchemy as sa
 
-from indexes.model import Allowed, Matrix, Span
+from indexes.model import FOREVER, Allowed, Matrix, Span
 from ingest.catalog import rows
 from ingest.catalog.database import Database
-from ingest.catalog.tables import chunks, documents, erased, texts, vectors, versions
+from ingest.catalog.tables import chunks, closings, documents, erased, texts, vectors, versions
 from ingest.errors import NotFound
 from ingest.model import ChunkDraft, Document, StoredChunk, StoredText, Version
 from ingest.outline import heading_paths
@@ -107,14 +107,15 @@ class Documents:
         The catalogue's own word, asked for every hit: an index that lags can neither leak nor show the past.
         With `at_seq`, what was recorded later does not count (replay of a snapshot).
         """
-        ends_later = versions.c.valid_to > at
+        end: sa.ColumnElement[int] = versions.c.valid_to
         known: sa.ColumnElement[bool] = sa.true()
         if at_seq is not None:
-            ends_later = sa.or_(ends_later, versions.c.closed_seq > at_seq)
+            then = sa.select(closings.c.valid_to).where(
+                closings.c.version_id == versions.c.id, closings.c.seq <= at_seq
+            )
+            end = sa.func.coalesce(then.order_by(closings.c.seq.desc()).limit(1).scalar_subquery(), FOREVER)
             known = versions.c.recorded_seq <= at_seq
-        query = sa.select(versions).where(
-            versions.c.id.in_(version_ids), versions.c.valid_from <= at, ends_later, known
-        )
+        query = sa.select(versions).where(versions.c.id.in_(version_ids), versions.c.valid_from <= at, end > at, known)
         with self._db.read() as conn:
             found = [rows.version(row) for row in conn.execute(query)]
             wanted = {version.document_id for version in found}
@@ -124,18 +125,6 @@ class Documents:
                 if allowed.may_read(frozenset(row.access))
             }
         return {v.id: (v, by_id[v.document_id]) for v in found if v.document_id in by_id}
-
-    def languages(self, collection_id: str) -> tuple[str, ...]:
-        """The languages that a collection's documents were found to be in; deleted ones too, `as_of` finds them."""
-        query = (
-            sa.select(versions.c.lang)
-            .join(documents, documents.c.current_version_id == versions.c.id)
-            .where(documents.c.collection_id == collection_id, versions.c.lang.is_not(None))
-            .distinct()
-            .order_by(versions.c.lang)
-        )
-        with self._db.read() as conn:
-            return tuple(conn.execute(query).scalars())
 
     def erased_at(self, version_id: str) -> tuple[int, str] | None:
         """(microseconds, reason) if the version was erased."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from indexes.model import FOREVER, Generation
 from ingest.catalog import rows
+from ingest.catalog.contents import insert_contents
 from ingest.catalog.database import Database, to_us
 from ingest.catalog.ids import content_id
-from ingest.catalog.tables import changes, chunks, documents, texts, vectors, versions
+from ingest.catalog.tables import changes, closings, documents, versions
 from ingest.model import Document, Draft, Embedded, Recorded, Source
 
 
@@ -45,8 +44,10 @@ class Recording:
             if alike and before is not None and before.sha256 == sha256 and before.valid_to > moment:
                 return Recorded(document_id, before.id, "unchanged")
             valid_from = self._valid_from(document, before, draft, at)
+            if draft.valid_from is None:
+                at = max(at, valid_from)  # what is recorded as of now is in force in the moment it is recorded
             version_id = self._insert_version(conn, source, document_id, valid_from, draft, sha256, at)
-            self._insert_contents(conn, version_id, draft, embedded, generation)
+            insert_contents(conn, version_id, draft, embedded, generation)
         return Recorded(document_id, version_id, "new" if document is None else "changed")
 
     def _at_place(self, conn: sa.Connection, source: Source, uri: str) -> Document | None:
@@ -138,7 +139,9 @@ class Recording:
                 source_modified_at=rows.optional_us(draft.modified_at),
             )
         )
-        if valid_to == FOREVER:
+        if valid_to != FOREVER:
+            conn.execute(closings.insert().values(version_id=version_id, seq=seq, valid_to=valid_to))
+        else:
             conn.execute(documents.update().where(documents.c.id == document_id).values(current_version_id=version_id))
         return version_id
 
@@ -180,43 +183,7 @@ class Recording:
         conn.execute(
             versions.update().where(versions.c.id == row.id).values(valid_to=valid_to, recorded_to=at, closed_seq=seq)
         )
-
-    def _insert_contents(
-        self, conn: sa.Connection, version_id: str, draft: Draft, embedded: Embedded, generation: Generation
-    ) -> None:
-        conn.execute(
-            texts.insert().values(
-                version_id=version_id,
-                text=draft.text.text,
-                blocks=rows.blocks_json(draft.text.blocks),
-                sentences=rows.spans_bytes(draft.sentences),
-            )
-        )
-        if draft.chunks:
-            conn.execute(chunks.insert(), self._chunk_rows(version_id, draft, embedded, generation))
-        if embedded.fresh:
-            values = [{"key": key, "vector": rows.vector_bytes(vector)} for key, vector in embedded.fresh.items()]
-            dialect = sqlite if self._db.is_sqlite else postgresql
-            conn.execute(dialect.insert(vectors).on_conflict_do_nothing(), values)
-
-    def _chunk_rows(
-        self, version_id: str, draft: Draft, embedded: Embedded, generation: Generation
-    ) -> list[dict[str, Any]]:
-        return [
-            {
-                "generation_id": generation.id,
-                "version_id": version_id,
-                "ordinal": ordinal,
-                "id": content_id("chk", version_id, generation.chunker, ordinal, *asdict(chunk.span).values()),
-                "char_start": chunk.span.start,
-                "char_end": chunk.span.end,
-                "heading_path": list(chunk.heading_path),
-                "page_start": chunk.page_start,
-                "page_end": chunk.page_end,
-                "vector": rows.vector_bytes(vector),
-            }
-            for ordinal, (chunk, vector) in enumerate(zip(draft.chunks, embedded.chunk_vectors, strict=True))
-        ]
+        conn.execute(closings.insert().values(version_id=row.id, seq=seq, valid_to=valid_to))
 
     def touch(self, document_id: str, *, fingerprint: str, now: datetime) -> None:
         """The item was looked at again and is the same."""
@@ -277,6 +244,9 @@ class Recording:
         version_id: str | None,
         at: int,
     ) -> int:
+        """Append an entry. Its time, which a replay takes for "now", is never before that of another entry."""
+        last = conn.execute(sa.select(changes.c.at).order_by(changes.c.seq.desc()).limit(1)).scalar() or 0
+        at = max(at, last)
         result = conn.execute(
             changes.insert().values(
                 kind=kind, collection_id=collection_id, document_id=document_id, version_id=version_id, at=at

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from indexes.model import FOREVER, Matrix, MetadataValue, Span, Vector
+from indexes.model import FOREVER, Generation, Matrix, MetadataValue, Span, Vector
 from ingest.catalog.database import from_us, to_us
-from ingest.model import Block, Collection, DeadLetter, Document, Job, Key, Push, Source, Version
+from ingest.model import Block, Build, Collection, DeadLetter, Document, Job, Key, Push, Source, Version
 
 Row = sa.Row[Any]
 
@@ -77,6 +77,31 @@ def collection(row: Row) -> Collection:
         generation_id=row.generation_id,
         created_at=from_us(row.created_at),
         settings=dict(row.settings),
+    )
+
+
+def generation(row: Row) -> Generation:
+    """What a row of generations was built with."""
+    return Generation(
+        id=row.id,
+        collection_id=row.collection_id,
+        embedder=row.embedder,
+        dimensions=row.dimensions,
+        chunker=row.chunker,
+        analyzer=row.analyzer,
+    )
+
+
+def build(row: Row) -> Build:
+    """A row of generations."""
+    return Build(
+        generation=generation(row),
+        state=row.state,
+        model=row.model,
+        complete_seq=row.complete_seq,
+        report=row.report,
+        created_at=from_us(row.created_at),
+        activated_at=optional_time(row.activated_at),
     )
 
 

@@ -154,8 +154,8 @@ class Sources:
             row = conn.execute(query).one_or_none()
         return None if row is None else rows.push(row)
 
-    def done_push(self, push: Push) -> bool:
-        """Forget a push that was ingested; True if no other push needs its bytes."""
+    def done_push(self, push: Push) -> None:
+        """Forget a push that was ingested or withdrawn; a newer one of the same name stays."""
         with self._db.write() as conn:
             conn.execute(
                 pushes.delete().where(
@@ -164,5 +164,9 @@ class Sources:
                     pushes.c.pushed_at == to_us(push.pushed_at),
                 )
             )
-            query = sa.select(pushes.c.uri).where(pushes.c.blob_sha256 == push.blob_sha256)
-            return conn.execute(query).first() is None
+
+    def waits_for(self, blob_sha256: str) -> bool:
+        """Whether any push still needs these bytes."""
+        query = sa.select(pushes.c.uri).where(pushes.c.blob_sha256 == blob_sha256)
+        with self._db.read() as conn:
+            return conn.execute(query).first() is not None

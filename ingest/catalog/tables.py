@@ -3,12 +3,15 @@
 A version has two timelines. Document time: `valid_from`, `valid_to`: when its content was in force,
 which `as_of` asks. Service time: `recorded_from`, `recorded_to` and the sequence numbers of the change
 log, `recorded_seq` and `closed_seq`, which a `snapshot` replays. An open end is FOREVER, never NULL,
-so that one comparison serves both.
+so that one comparison serves both. `valid_to` and `closed_seq` are the newest of the version's `closings`;
+a replay asks for the newest up to its own sequence number.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
+
+from indexes.model import FOREVER
 
 metadata = sa.MetaData(
     naming_convention={
@@ -43,6 +46,20 @@ generations = sa.Table(
     sa.Column("chunker", sa.String(64), nullable=False),
     sa.Column("analyzer", sa.String(64), nullable=False),
     sa.Column("created_at", _Time, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, server_default="serving"),
+    # Up to which entry of the change log every version has its chunks here; FOREVER while it serves.
+    sa.Column("complete_seq", sa.BigInteger, nullable=False, server_default=str(FOREVER)),
+    sa.Column("model", sa.String(256)),  # the embedder's id with the hash of its weights, once known
+    sa.Column("report", sa.JSON(none_as_null=True)),
+    sa.Column("activated_at", _Time),
+)
+
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("collection_id", _Key, sa.ForeignKey("collections.id"), primary_key=True),
+    sa.Column("queries", sa.JSON, nullable=False),
+    sa.Column("set_at", _Time, nullable=False),
 )
 
 sources = sa.Table(
@@ -116,6 +133,14 @@ versions = sa.Table(
     sa.Column("closed_seq", sa.BigInteger, nullable=False),
     sa.Column("source_modified_at", _Time),
     sa.UniqueConstraint("document_id", "ordinal"),
+)
+
+closings = sa.Table(
+    "closings",
+    metadata,
+    sa.Column("version_id", _Key, sa.ForeignKey("versions.id"), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("valid_to", _Time, nullable=False),
 )
 
 texts = sa.Table(

@@ -1,4 +1,4 @@
-"""Collections and their index generations."""
+"""Collections, and what changed in them."""
 
 from __future__ import annotations
 
@@ -87,24 +87,6 @@ async def delete_collection(request: Request, caller: Calls, name: str) -> Respo
 
     await run(request, work)
     return Response(status_code=204)
-
-
-@router.get("/generations")
-async def list_generations(request: Request, caller: Calls) -> Response:
-    """Index generations, and which of them serve."""
-    service = service_of(request)
-
-    def work() -> list[dict[str, Any]]:
-        by_id = {c.id: c for c in service.catalog.collections.all() if caller.sees(c.name)}
-        return [
-            views.generation(
-                g, collection=by_id[g.collection_id].name, serving=by_id[g.collection_id].generation_id == g.id
-            )
-            for g in service.catalog.collections.generations()
-            if g.collection_id in by_id
-        ]
-
-    return page(await run(request, work), None)
 
 
 @router.get("/changes")

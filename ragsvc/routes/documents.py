@@ -15,6 +15,7 @@ from indexes.errors import revive
 from indexes.model import MetadataValue
 from ingest.catalog.sources import PUSH
 from ingest.errors import Conflict, NotFound
+from ingest.ingestion import release
 from ingest.model import Document, Job, Push, Version
 from ingest.pipeline import now_utc
 from ragsvc import schemas, views
@@ -76,6 +77,8 @@ def _push(service: Service, caller: Caller, collection: str, push: Mapping[str, 
     service.embedder_of(service.settings.embedder)  # loading a model must not hold the catalogue's write lock
     sha256 = service.blobs.put(body)
     with service.catalog.write():
+        if not service.blobs.path(sha256).exists():  # the end of another push of the same bytes has just deleted them
+            service.blobs.put(body)
         found = service.ensure_collection(collection)
         source = service.catalog.sources.push_source(found.id, now=now_utc())
         service.catalog.sources.put_push(Push(source_id=source.id, blob_sha256=sha256, pushed_at=now_utc(), **push))
@@ -168,11 +171,12 @@ def _pushed(service: Service, caller: Caller, collection: str, uri: str) -> Docu
     return document
 
 
-def _forget_waiting(service: Service, document: Document) -> None:
+def _withdraw(service: Service, document: Document) -> Push | None:
     """A push that waits to be ingested came before the deletion, so it must not bring the document back."""
     push = service.catalog.sources.get_push(document.source_id, document.uri)
-    if push is not None and service.catalog.sources.done_push(push):
-        service.blobs.delete(push.blob_sha256)
+    if push is not None:
+        service.catalog.sources.done_push(push)
+    return push
 
 
 @router.delete("/documents/{collection}/{uri:path}", status_code=204, response_class=Response)
@@ -188,8 +192,10 @@ async def delete_document(request: Request, caller: Calls, collection: schemas.N
             raise NotFound(f"{uri!r} was deleted already.")
         with service.catalog.write():
             service.catalog.recording.retire([document.id], now=now_utc())
-            _forget_waiting(service, document)
+            withdrawn = _withdraw(service, document)
             service.catalog.audit.record("document.delete", document.id, actor=caller.actor, now=now_utc())
+        if withdrawn is not None:
+            release(service.catalog, service.blobs, withdrawn.blob_sha256)
 
     await run(request, work)
     return Response(status_code=204)

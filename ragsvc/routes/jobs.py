@@ -18,6 +18,7 @@ from ragsvc import schemas, views
 from ragsvc.auth import Caller
 from ragsvc.bootstrap import Service
 from ragsvc.errors import Invalid
+from ragsvc.rebuilding import queue_reindex
 from ragsvc.routes.edge import (
     PROBLEMS,
     Calls,
@@ -48,7 +49,8 @@ def _visible(service: Service, caller: Caller, job_id: str) -> Job:
 
 def _sees(service: Service, caller: Caller, job: Job) -> bool:
     if job.source_id is None:
-        return caller.collections is None
+        collection = job.payload.get("collection")
+        return caller.collections is None or (isinstance(collection, str) and caller.sees(collection))
     try:
         visible(service, caller, job.source_id)
     except NotFound:
@@ -65,8 +67,17 @@ async def create_job(
     service = service_of(request)
     if (asked.kind == "sync") != (asked.source is not None):
         raise Invalid("A sync needs `source`, and no other job has one.")
+    if (asked.kind == "reindex") != (asked.collection is not None):
+        raise Invalid("A reindex needs `collection`, and no other job has one.")
+    wanted = asked.model_dump(include={"embedder", "chunker", "analyzer", "tolerance"}, exclude_none=True)
+    if asked.kind != "reindex" and (wanted or asked.force):
+        raise Invalid("Only a reindex has `embedder`, `chunker`, `analyzer`, `tolerance` and `force`.")
 
     def work() -> Job:
+        if asked.collection is not None:
+            caller.check(asked.collection)
+            wish = {**wanted, "force": asked.force}
+            return queue_reindex(service, asked.collection, wish, actor=caller.actor, idempotency_key=idempotency_key)
         source_id = None if asked.source is None else visible(service, caller, asked.source).id
         payload = {"approve_deletions": asked.approve_deletions} if asked.approve_deletions else {}
         return service.catalog.jobs.enqueue(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from indexes.errors import RagsvcError
+from indexes import durable
+from indexes.errors import RagsvcError, StorageHalted
 from ragsvc.routes.edge import json_response, run, service_of
 
 router = APIRouter(tags=["operations"])
@@ -24,22 +23,35 @@ async def healthz() -> dict[str, str]:
     "/readyz", responses={503: {"description": "Not ready; says what to do", "content": {"application/json": {}}}}
 )
 async def readyz(request: Request) -> Response:
-    """The catalogue can be read, every index opens and the model is there; else 503 with what to do."""
+    """Whether questions are answered; if not all as well as they could be, which part is why, and what to do.
+
+    "degraded" is 200: a load balancer must not take the whole service away for one collection.
+    """
     service = service_of(request)
 
-    def work() -> list[dict[str, str]]:
+    def work() -> tuple[list[dict[str, str]], bool]:
         problems = []
-        for collection in service.catalog.collections.all():
+        collections, answering = service.catalog.collections.all(), 0
+        if (why := durable.halted()) is not None:
+            problems.append({"part": "storage", "detail": f"Nothing is written: {why}", "hint": StorageHalted.hint})
+        for collection in collections:
+            part = collection.generation_id
             try:
-                service.follower.pin(collection.generation_id)
-                service.embedder_of(service.catalog.collections.generation(collection.generation_id).embedder)
+                view = service.follower.view(part)
+                service.embedder_of(service.follower.generation(part).embedder)
             except RagsvcError as error:
-                problems.append({"part": collection.generation_id, "detail": error.message, "hint": error.hint})
-        return problems
+                problems.append({"part": part, "detail": error.message, "hint": error.hint})
+                continue
+            answering += 1
+            if view.why_exact is not None:
+                detail = f"The index does not answer: {view.why_exact}. Exact search stands in for it."
+                problems.append({"part": part, "detail": detail, "hint": view.hint})
+        return problems, answering > 0 or not collections
 
-    problems: list[Any] = await run(request, work)
-    status = "ready" if not problems else "not ready"
-    return json_response({"status": status, "problems": problems}, 503 if problems else 200)
+    found: tuple[list[dict[str, str]], bool] = await run(request, work)
+    problems, answers = found
+    status = "not ready" if not answers else "degraded" if problems else "ready"
+    return json_response({"status": status, "problems": problems}, 200 if answers else 503)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -13,7 +13,7 @@ import pytest
 
 from indexes.errors import DimensionMismatch, EngineError, GenerationUnknown, QueryInvalid
 from indexes.fusion import convex
-from indexes.model import FOREVER, Allowed, Close, Describe, Drop, Filter, Hit, Op
+from indexes.model import FOREVER, Allowed, Close, Closing, Describe, Drop, Filter, Hit, Op
 from indexes.protocols import Engine
 from indexes.rowhash import row_hash
 from tests.contracts.engine_oracle import (
@@ -122,6 +122,20 @@ class EngineContract(ABC):
         writer.publish()
         assert engine.pin(GENERATION.id).search(ask("word", unit(1))) == ()
 
+    def test_it_describes_its_parts(self, engine: Engine) -> None:
+        writer = engine.open(GENERATION, writable=True)
+        writer.apply([put("a@1", "red fox", "blue whale"), put("b@1", "word")], seq=1)
+        writer.publish()
+        writer.apply([put("a@1", "red fox")], seq=2)
+        parts = engine.pin(GENERATION.id).describe()
+        assert sum(part.rows for part in parts) == 4
+        assert sum(part.live for part in parts) == engine.pin(GENERATION.id).snapshot.chunks == 2
+        for part in parts:
+            assert part.segment
+            assert part.size > 0
+            assert part.dense.rows == part.rows
+            assert 0.0 <= part.dense.recall_at_10 <= 1.0
+
     # ------------------------------------------------------------ time
 
     def test_only_versions_in_force_are_found(self, engine: Engine) -> None:
@@ -140,6 +154,49 @@ class EngineContract(ABC):
         assert ids(before.search(ask("word"))) == {"a@1.0"}
         assert ids(after.search(ask("word"))) == {"a@2.0"}
         assert ids(after.search(ask("word", at=49))) == {"a@1.0"}
+
+    def test_a_version_that_was_closed_twice_is_replayed_between(self, engine: Engine, tmp_path: Path) -> None:
+        """At 40 by entry 3, at 20 by entry 5; published, merged, opened again, and put whole, as a rebuild does."""
+        writer = engine.open(GENERATION, writable=True)
+        first = put("a@1", "word one", start=10, seq=1)
+        writer.apply([first], seq=1)
+        writer.apply([Close("a@1", 40, 3), put("a@2", "word two", start=40, seq=3)], seq=3)
+        between = ask("word two", unit(2), at=30)
+        then = engine.pin(GENERATION.id).search(between)
+        writer.publish()
+        last: list[Op] = [Close("a@1", 20, 5), put("a@3", "word three", start=20, end=40, seq=5, closed=5)]
+        writer.apply(last, seq=5)
+        replayed = dataclasses.replace(between, at_seq=3)
+        for step in (lambda: None, writer.publish, writer.merge):
+            step()
+            searcher = engine.pin(GENERATION.id)
+            assert searcher.search(replayed) == then
+            assert ids(searcher.search(between)) == {"a@3.0"}
+            found = {seq: ids(searcher.search(ask("word", at=30, at_seq=seq))) for seq in (1, 2, 3, 4, 5)}
+            assert found == {1: {"a@1.0"}, 2: {"a@1.0"}, 3: {"a@1.0"}, 4: {"a@1.0"}, 5: {"a@3.0"}}
+            assert searcher.statistics(["word"], at_seq=4).chunks == 1
+        rows = sorted(searcher.scan())
+        engine.close()
+        again = self.begin(tmp_path)
+        again.open(GENERATION, writable=True)
+        assert again.pin(GENERATION.id).search(replayed) == then
+        assert sorted(again.pin(GENERATION.id).scan()) == rows
+        other = dataclasses.replace(GENERATION, id="gen_rebuilt")
+        whole = dataclasses.replace(first, valid_to=20, closed_seq=5, earlier=(Closing(3, 40),))
+        again.open(other, writable=True).apply([whole, put("a@2", "word two", start=40, seq=3), last[1]], seq=5)
+        assert again.pin(other.id).search(replayed) == then
+        assert sorted(again.pin(other.id).scan()) == rows
+        again.close()
+
+    def test_since_when_nothing_began_or_ended(self, engine: Engine) -> None:
+        writer = engine.open(GENERATION, writable=True)
+        writer.apply([put("a@1", "word", start=10, end=40, seq=1, closed=1), put("b@1", start=90)], seq=1)
+        searcher = engine.pin(GENERATION.id)
+        assert [searcher.steady_since(at) for at in (10, 39, 40, 89, 90, 10**9)] == [10, 10, 40, 40, 90, 90]
+        assert searcher.steady_since(9) < 0
+        writer.apply([Close("a@1", 20, 2), Drop("b@1")], seq=2)
+        assert [engine.pin(GENERATION.id).steady_since(at) for at in (19, 20, 10**9)] == [10, 20, 20]
+        assert searcher.steady_since(95) == 90
 
     def test_replay_shows_what_was_recorded_then(self, engine: Engine) -> None:
         writer = engine.open(GENERATION, writable=True)
@@ -371,7 +428,7 @@ class EngineContract(ABC):
     def test_row_hashes_are_those_of_the_chunks(self, engine: Engine, tmp_path: Path) -> None:
         writer = engine.open(GENERATION, writable=True)
         versions = [put(f"a{n}@1", f"b a a w{n}", "", "z") for n in range(3)]
-        wanted = sorted((c.id, c.version_id, row_hash(c)) for v in versions for c in v.chunks)
+        wanted = sorted((c.id, c.version_id, row_hash(c, v)) for v in versions for c in v.chunks)
         writer.apply(versions, seq=1)
         assert sorted(engine.pin(GENERATION.id).scan()) == wanted
         writer.publish()

@@ -13,6 +13,7 @@ from indexes.model import (
     Allowed,
     Chunk,
     Close,
+    Closing,
     Describe,
     Drop,
     Filter,
@@ -103,11 +104,17 @@ class Oracle:
             elif isinstance(op, Close):
                 if op.version_id in self.versions:
                     old = self.versions[op.version_id]
-                    self.versions[op.version_id] = replace(old, valid_to=op.valid_to, closed_seq=op.closed_seq)
+                    self.versions[op.version_id] = closed(old, Closing(op.closed_seq, op.valid_to))
             elif isinstance(op, Describe):
                 self.documents[op.document_id] = (op.access, op.metadata)
             else:
                 self._drop(op)
+
+    def copy(self) -> Oracle:
+        """Another one that knows the same now."""
+        other = Oracle()
+        other.versions, other.documents = dict(self.versions), dict(self.documents)
+        return other
 
     def _drop(self, op: Drop) -> None:
         gone = self.versions.pop(op.version_id, None)
@@ -122,11 +129,9 @@ class Oracle:
         found: list[Chunk] = []
         for version in self.versions.values():
             access, metadata = self.documents.get(version.document_id, (frozenset(), {}))
-            until = version.valid_to
-            if query.at_seq is not None:
-                if version.recorded_seq > query.at_seq:
-                    continue
-                until = until if version.closed_seq <= query.at_seq else FOREVER
+            if query.at_seq is not None and version.recorded_seq > query.at_seq:
+                continue
+            until = end_of(version, query.at_seq)
             readable = query.allowed.principals is None or bool(query.allowed.principals & access)
             in_force = version.valid_from <= query.at < until
             if readable and in_force and (query.filter is None or holds(query.filter, metadata)):
@@ -148,9 +153,13 @@ class Oracle:
 
     def opened(self, at_seq: int | None) -> list[Chunk]:
         """Chunks of the versions that are open, or were when `at_seq` was the newest: what statistics count."""
-        if at_seq is None:
-            return [c for v in self.versions.values() if v.valid_to == FOREVER for c in v.chunks]
-        return [c for v in self.versions.values() if v.recorded_seq <= at_seq < v.closed_seq for c in v.chunks]
+        known = [v for v in self.versions.values() if at_seq is None or v.recorded_seq <= at_seq]
+        return [c for v in known if end_of(v, at_seq) == FOREVER for c in v.chunks]
+
+    def boundaries(self) -> list[int]:
+        """The moments at which some version begins or ends."""
+        found = [(v.valid_from, v.valid_to) for v in self.versions.values() if v.valid_from < v.valid_to]
+        return [moment for pair in found for moment in pair]
 
     def bm25(self, terms: Sequence[str], at_seq: int | None = None) -> dict[str, float]:
         """Scores of all chunks, with the statistics of the open versions."""
@@ -168,6 +177,26 @@ class Oracle:
                     score += idf[term] * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(row.terms) / average))
                 scores[row.id] = score
         return scores
+
+
+def closings_of(version: Put) -> dict[int, int]:
+    """Every closing of a version: entry -> the end it said."""
+    last = [] if version.closed_seq == version.valid_to == FOREVER else [Closing(version.closed_seq, version.valid_to)]
+    return {closing.seq: closing.valid_to for closing in (*version.earlier, *last)}
+
+
+def closed(version: Put, closing: Closing) -> Put:
+    """The version with one closing more."""
+    known = closings_of(version)
+    known.pop(FOREVER, None)
+    *earlier, newest = sorted(Closing(*pair) for pair in {**known, closing.seq: closing.valid_to}.items())
+    return replace(version, valid_to=newest.valid_to, closed_seq=newest.seq, earlier=tuple(earlier))
+
+
+def end_of(version: Put, at_seq: int | None) -> int:
+    """When a version ends, by its newest closing, or by the newest one up to an entry."""
+    known = {seq: end for seq, end in closings_of(version).items() if at_seq is None or seq <= at_seq}
+    return known[max(known)] if known else FOREVER
 
 
 def _ranking(scores: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -221,7 +250,7 @@ def _compares(op: str, one: Scalar, bound: Scalar) -> bool:
 def assert_answers(hits: Sequence[Hit], query: Query, oracle: Oracle) -> None:
     """The hits are what the oracle finds: the same scores in each leg, in the same order, none too few, none too many.
 
-    Chunks whose scores differ by less than TOLERANCE may change places.
+    Chunks whose scores differ by less than TOLERANCE may change places; equal ones stand in the order of their ids.
     """
     expected = oracle.answer(query)
     assert len({hit.chunk_id for hit in hits}) == len(hits)
@@ -247,5 +276,7 @@ def _assert_leg(
     assert not wrong, [(name, leg, scores[name]) for name, leg in wrong]
     ranked = sorted((leg.rank, name) for name, leg in legs if leg is not None and leg.rank is not None)
     assert [rank for rank, _ in ranked] == list(range(1, min(limit, len(ranking)) + 1))
+    given = [(-leg.score, leg.rank, name) for name, leg in legs if leg is not None and leg.rank is not None]
+    assert [name for _, _, name in sorted(given)] == [name for _, name in sorted((s, n) for s, _, n in given)]
     for (_, name), (_, score) in zip(ranked, ranking, strict=False):
         assert abs(scores[name] - score) <= TOLERANCE

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from indexes.analyze import Analyzer
+from indexes.analyze import Analyzer, analyzer_of
 from indexes.embedded import EmbeddedEngine
 from indexes.embedder import open_embedder
 from indexes.model import Allowed, Generation, Matrix, Query
@@ -168,7 +168,7 @@ class Installation:
         self.generation: Generation = self.catalog.collections.generation(self.collection.generation_id)
         self.embedding = EmbeddingPass(self.embedder, self.catalog.documents)
         self.engine = EmbeddedEngine(folder / "indexes")
-        self.follower = Follower(self.catalog, self.engine, Analyzer(), writable=writable)
+        self.follower = Follower(self.catalog, self.engine, analyzer_of, writable=writable)
         self.jail = jail or InProcess()
         self.pipeline = Pipeline(self.catalog, clock=self.clock)
 

@@ -15,12 +15,16 @@ from types import TracebackType
 from typing import Any
 
 ZYGOTE = """
-import importlib, json, os, sys, traceback
+import gc, importlib, json, os, sys, traceback
 module = importlib.import_module(sys.argv[1])
+gc.freeze()  # else each worker's first collection copies all of it
 print("ready", flush=True)
 while line := sys.stdin.readline():
+    told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(tell)
+        os.read(told, 1)  # until the line with its number is out: theirs must not mix
         try:
             module.main(**json.loads(line))
             os._exit(0)
@@ -28,6 +32,8 @@ while line := sys.stdin.readline():
             traceback.print_exc()
             os._exit(70)
     print(f"pid {pid}", flush=True)
+    os.close(told)
+    os.close(tell)
     print(f"end {os.waitpid(pid, 0)[1]}", flush=True)
 """
 
@@ -35,9 +41,15 @@ while line := sys.stdin.readline():
 class Killable:
     """Runs `main(**arguments)` of a module in a fresh process, which can be killed at any moment."""
 
-    def __init__(self, module: str, root: Path) -> None:
+    def __init__(self, module: str, root: Path, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE, module], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", ZYGOTE, module],
+            cwd=root,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -70,7 +82,7 @@ class Killable:
         """Kill the worker, and give the lines that it had printed."""
         time.sleep(after_s)
         os.kill(self.pid, signal.SIGKILL)
-        lines, status = self.rest()
+        lines, status = self.rest(300)  # a process that waits for the disk dies only then
         assert status == signal.SIGKILL, f"it had ended before it was killed: {status} {lines}"
         return lines
 
@@ -88,7 +100,7 @@ class Killable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # a worker that still runs would hold the pipe open
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -40,7 +40,9 @@ CASES = pytest.mark.parametrize(("name", "option"), OPTIONS, ids=[f"{n} {o.opts[
 
 
 def variable_of(option: Any) -> str:
-    """RAGSVC_ and the option's name."""
+    """RAGSVC_ and the option's name; RAGSVC_WORKERS was the number of jobs before there was `--workers`."""
+    if option.opts[0] == "--workers":
+        return "RAGSVC_SERVE_WORKERS"
     return "RAGSVC_" + str(option.opts[0]).removeprefix("--").replace("-", "_").upper()
 
 

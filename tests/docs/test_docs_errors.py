@@ -100,9 +100,10 @@ def test_own_message_and_hint_win() -> None:
 
 
 def test_routes_that_hints_name_exist() -> None:
-    from ragsvc.routes import collections, documents, jobs, operations, retrieve, sources
+    from ragsvc.routes import collections, documents, generations, jobs, operations, retrieve, sources
 
-    routers = [module.router for module in (collections, documents, jobs, operations, retrieve, sources)]
+    nouns = (collections, documents, generations, jobs, operations, retrieve, sources)
+    routers = [module.router for module in nouns]
     known = {(method, route.path) for router in routers for route in router.routes for method in route.methods}  # type: ignore[attr-defined]
     for kind in CLASSES:
         for method, path in re.findall(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}-]+)", kind.hint):

@@ -46,6 +46,7 @@ def questions() -> list[str]:
 def rankings(service: Service, count: int = QUERIES) -> list[Ranking]:
     """The ten best chunks of each of so many questions, with their scores."""
     collection = service.catalog.collections.get("handbook")
+    generation = service.catalog.collections.generation(collection.generation_id)
     embedder = service.embedder_of(HASH)
     at = to_us(now_utc()) + 10**15
     found = []
@@ -55,7 +56,7 @@ def rankings(service: Service, count: int = QUERIES) -> list[Ranking]:
             at=at,
             limit=100,
             vector=embedder.encode_query(question)[0],
-            terms=service.retriever.terms(question, collection.id),
+            terms=service.retriever.terms(question, generation),
         )
         hits = service.follower.pin(collection.generation_id).search(query)
         found.append([(hit.chunk_id, round(score, 9)) for hit, score in convex(hits)[:10]])

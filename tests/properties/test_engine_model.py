@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import settings
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from indexes.embedded import EmbeddedEngine
-from indexes.model import FOREVER, Allowed, Close, Describe, Drop, Filter, Op, Query
+from indexes.model import FOREVER, Allowed, Close, Closing, Describe, Drop, Filter, Op, Query
 from indexes.rowhash import row_hash
+from indexes.versions import BEGINNING
 from tests.contracts.engine_oracle import GENERATION, Oracle, ask, assert_answers, put, unit
 
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about the disk
 WORDS = ("ant", "bee", "cat", "dog", "elk", "fox")
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
 TIMES = st.integers(0, 6)
@@ -68,7 +71,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="engine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="engine-", dir=SCRATCH))
         self.engine = EmbeddedEngine(self.folder)
         self.writer = self.engine.open(GENERATION, writable=True)
         self.seq = 0
@@ -81,10 +84,13 @@ class EngineMachine(RuleBasedStateMachine):
         self.writer.apply(ops, seq=self.seq)
         self.oracle.apply(ops)
 
-    @rule(version=VERSIONS, texts=st.lists(TEXTS, max_size=3), start=TIMES, end=ENDS)
-    def put(self, version: str, texts: list[str], start: int, end: int) -> None:
-        closed = FOREVER if end == FOREVER else self.seq + 1
-        self._apply(put(version, *texts, start=start, end=end, seq=self.seq + 1, closed=closed))
+    @rule(version=VERSIONS, texts=st.lists(TEXTS, max_size=3), start=TIMES, ends=st.lists(ENDS, max_size=3))
+    def put(self, version: str, texts: list[str], start: int, ends: list[int]) -> None:
+        """As it would come from a catalogue: recorded some entries ago, and closed since, perhaps several times."""
+        first = max(0, self.seq + 1 - len(ends))
+        *earlier, last = [Closing(first + n, end) for n, end in enumerate(ends)] or [Closing(FOREVER, FOREVER)]
+        version_put = put(version, *texts, start=start, end=last.valid_to, seq=first, closed=last.seq)
+        self._apply(replace(version_put, earlier=tuple(earlier)))
 
     @rule(version=VERSIONS, successor=VERSIONS, text=TEXTS, at=TIMES)
     def exchange(self, version: str, successor: str, text: str, at: int) -> None:
@@ -93,7 +99,12 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(version=VERSIONS, end=ENDS)
     def close(self, version: str, end: int) -> None:
-        self._apply(Close(version, end, FOREVER if end == FOREVER else self.seq + 1))
+        self._apply(Close(version, end, self.seq + 1))
+
+    @rule(version=VERSIONS, end=ENDS, back=st.integers(1, 5))
+    def close_late(self, version: str, end: int, back: int) -> None:
+        """A closing that comes after newer ones were applied."""
+        self._apply(Close(version, end, max(0, self.seq - back)))
 
     @rule(version=VERSIONS)
     def drop(self, version: str) -> None:
@@ -133,10 +144,18 @@ class EngineMachine(RuleBasedStateMachine):
         assert_answers(hits, query, self.oracle)
         assert searcher.search(query) == hits
 
+    @rule(at=TIMES)
+    def since_when(self, at: int) -> None:
+        """Exactly the last moment up to `at` at which a version begins or ends."""
+        past = [moment for moment in self.oracle.boundaries() if moment <= at]
+        assert self.engine.pin(GENERATION.id).steady_since(at) == max(past, default=BEGINNING)
+
     @invariant()
     def holds_what_the_oracle_holds(self) -> None:
         if hasattr(self, "oracle"):
-            wanted = sorted((c.id, c.version_id, row_hash(c)) for v in self.oracle.versions.values() for c in v.chunks)
+            wanted = sorted(
+                (c.id, c.version_id, row_hash(c, v)) for v in self.oracle.versions.values() for c in v.chunks
+            )
             searcher = self.engine.pin(GENERATION.id)
             assert sorted(searcher.scan()) == wanted
             assert (searcher.snapshot.seq, searcher.snapshot.chunks) == (self.seq, len(wanted))
@@ -149,4 +168,4 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 TestEngineModel = EngineMachine.TestCase
-TestEngineModel.settings = settings(max_examples=60, stateful_step_count=30)
+TestEngineModel.settings = settings(max_examples=40, stateful_step_count=30)

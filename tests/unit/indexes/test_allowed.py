@@ -43,6 +43,12 @@ def test_an_answer_is_remembered_until_a_version_begins_or_ends(state: State, mo
     assert asked == [10, 15, 20, 14]
 
 
+def test_since_when_nothing_has_changed(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [state.allowed.window(at).start for at in (0, 9, 10, 14, 15, 19, 70)] == [0, 0, 10, 10, 15, 15, 55]
+    monkeypatch.setattr(Versions, "in_force", None)
+    assert state.allowed.window(1_000_000).start == 55  # remembered: "now" goes on without a version to end
+
+
 def test_questions_that_only_look_alike_are_kept_apart(state: State) -> None:
     for value, wanted in ((1, [2, 3]), (True, []), (1.0, [2, 3]), ("1", [])):
         assert rows(state, at=12, where=Filter("eq", "n", value)) == wanted

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from indexes.analyze import MAX_TERM_LENGTH, Analyzer, detect_language
+from indexes.analyze import MAX_TERM_LENGTH, Analyzer, PlainAnalyzer, analyzer_of, detect_language
+from indexes.errors import RagsvcError
 
 ANALYZER = Analyzer()
 
@@ -168,3 +169,26 @@ def test_scifact_reaches_the_published_quality(shared_data: Path) -> None:
         ideal = sum(1 / math.log2(rank) for rank in range(2, 2 + min(len(wanted), 10)))
         gains.append(sum(1 / math.log2(rank) for rank in found) / ideal)
     assert sum(gains) / len(gains) > 0.64
+
+
+# ---------------------------------------------------------------- the choice
+
+
+def test_the_plain_analyzer_keeps_words_as_they_are() -> None:
+    plain, text = analyzer_of("plain-1"), "The Résumés of the runners: A1.2-X, running, 日本語"
+    terms = plain.terms(text, lang="en")
+    assert terms[:2] == ["the", "resumes"]  # a stop word stays, accents and case go
+    assert {"runners", "running", "a1.2-x", "日本", "本語"} <= set(terms)
+    stemmed = ANALYZER.terms(text, lang="en")
+    assert "run" in stemmed
+    assert "runners" not in stemmed
+    assert plain.terms(text, lang="de") == terms  # no language changes it
+
+
+def test_an_analyzer_is_chosen_by_its_id() -> None:
+    assert type(analyzer_of("standard-1")) is Analyzer
+    assert type(analyzer_of("plain-1")) is PlainAnalyzer
+    assert analyzer_of("plain-1") is analyzer_of("plain-1")
+    with pytest.raises(RagsvcError, match="psychic-1") as raised:
+        analyzer_of("psychic-1")
+    assert "plain-1" in raised.value.hint

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import dense, lexical
+from indexes import lexical
 from indexes.embedded import EmbeddedEngine
 from indexes.fusion import convex
 from indexes.model import Allowed, Close, Describe, Drop, Filter, Generation, Op, Query
@@ -21,8 +21,7 @@ GENERATION = Generation("gen_large", "col", "embedder", DIMENSIONS, "chunker", "
 
 @pytest.fixture(autouse=True)
 def every_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAISS and tantivy from the first rows on."""
-    monkeypatch.setattr(dense, "GATHER_ROWS", 20)
+    """tantivy from the first rows on."""
     monkeypatch.setattr(lexical, "EXACT_POSTINGS", 50)
 
 
@@ -126,6 +125,16 @@ def test_spreading_rows_differently_changes_no_bit(
     for query in filter(usable, queries(40)):
         assert merged.search(query) == mine.search(query)
     engine.close()
+
+
+def test_every_part_is_described(filled: tuple[EmbeddedEngine, Oracle]) -> None:
+    searcher = filled[0].pin(GENERATION.id)
+    parts = searcher.describe()
+    assert [part.segment for part in parts][-1] == "memory"
+    assert [part.rows for part in parts] == [580, 190, 190, 200]
+    assert sum(part.live for part in parts) == searcher.snapshot.chunks < 1200
+    assert {part.dense.kind for part in parts} == {"flat"}
+    assert all(part.size > part.rows * DIMENSIONS * 4 for part in parts[:-1])
 
 
 def test_a_strict_filter_still_fills_the_limit(filled: tuple[EmbeddedEngine, Oracle]) -> None:

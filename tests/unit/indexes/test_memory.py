@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from indexes.memory import FIRST_ROWS, Memory, MemoryPiece
+from indexes.memory import FIRST_ROWS, Memory, MemoryPiece, let_go
 from tests.contracts.engine_oracle import DIMENSIONS, chunk
 
 
@@ -52,6 +53,32 @@ def test_what_a_piece_says() -> None:
     assert piece.open_df("a", np.array([True, True, False])) == 1
     assert [piece.terms().row(row) for row in range(3)] == [["a", "b", "b"], [], ["a"]]
     assert (piece.dense, piece.lexical) == (None, None)
+
+
+def test_a_memory_is_freed_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexes.memory.FREED", 3)
+    memory = Memory(DIMENSIONS)
+    memory.append([chunk("v", row, f"every new{row}") for row in range(10)], version=1, home=1)
+    piece = memory.piece()
+    held = piece.held()
+    kept = content(piece)
+    lives = [weakref.ref(row.vector) for row in piece.chunks]
+    let_go(held)
+    assert content(piece) == kept  # who still has it loses nothing
+    held = piece.held()
+    del piece, memory
+    assert sum(life() is not None for life in lives) == 10
+    left = []
+
+    class Counting(list[object]):
+        def __delitem__(self, part: object) -> None:
+            super().__delitem__(part)  # type: ignore[arg-type]
+            left.append(sum(life() is not None for life in lives))
+
+    chunks = Counting(held[0])
+    del held
+    let_go([chunks])
+    assert left == [7, 4, 1, 0]
 
 
 @pytest.mark.parametrize("what", ["posting", "terms"])

@@ -4,45 +4,50 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from indexes import durable
+from indexes.columns import TextTable
 from indexes.durable import Stamp
 from indexes.errors import SegmentDamaged, StorageFailed
+from indexes.joining import Joining, Part
 from indexes.postings import Terms
-from indexes.segment import Contents, check_segment, read_segment, write_segment
+from indexes.segment import check_segment, read_segment, write_segment
 
 
-def contents(rows: int = 5) -> Contents:
+def rows_of(rows: int = 5) -> Joining:
     random = np.random.default_rng(rows)
-    return Contents(
-        chunk_ids=tuple(f"c{row}" for row in range(rows)),
-        version_ids=("v1", "vé"),
-        version=(np.arange(rows) >= rows // 2).astype(np.int32),
+    part = Part(
+        rows=np.arange(rows),
         ordinal=np.arange(rows, dtype=np.int32),
+        chunk_ids=TextTable.of(f"c{row}" for row in range(rows)),
         terms=Terms.of([["a", "b", f"w{row}"] for row in range(rows)]),
         vectors=random.standard_normal((rows, 4)).astype(np.float32),
     )
+    return Joining((part,), ("v1", "vé"), (np.arange(rows) >= rows // 2).astype(np.int32), 4)
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[Path, Stamp]:
     folder = tmp_path / "seg_1"
-    return folder, write_segment(folder, contents(), generation_id="gen_1")
+    return folder, write_segment(folder, rows_of(), generation_id="gen_1")
 
 
 def test_what_goes_in_comes_out(stored: tuple[Path, Stamp]) -> None:
     folder, stamp = stored
     segment = read_segment(folder, stamp, generation_id="gen_1")
-    wanted, found = contents(), segment.contents
-    assert (segment.id, found.chunk_ids, found.version_ids) == ("seg_1", wanted.chunk_ids, wanted.version_ids)
-    assert found.vectors.tobytes() == wanted.vectors.tobytes()
+    wanted, found = rows_of(), segment.contents
+    (part,) = wanted.parts
+    assert (segment.id, list(found.version_ids)) == ("seg_1", list(wanted.version_ids))
+    assert list(found.chunk_ids) == list(part.chunk_ids)
+    assert segment.dense.vectors.tobytes() == part.vectors.tobytes()
     assert found.version.tolist() == wanted.version.tolist()
-    assert found.ordinal.tolist() == wanted.ordinal.tolist()
-    assert [found.terms.row(row) for row in range(5)] == [wanted.terms.row(row) for row in range(5)]
+    assert found.ordinal.tolist() == part.ordinal.tolist()
+    assert [found.terms.row(row) for row in range(5)] == [part.terms.row(row) for row in range(5)]
     assert len(segment.dense) == len(segment.lexical) == 5
 
 
@@ -58,9 +63,16 @@ def test_the_manifest_names_every_file(stored: tuple[Path, Stamp]) -> None:
     assert check_segment(folder, stamp) == []
 
 
-def test_no_pickle_is_stored(stored: tuple[Path, Stamp]) -> None:
-    with np.load(stored[0] / "rows.npz", allow_pickle=False) as rows:
-        assert {rows[name].dtype.kind for name in rows.files} <= {"i", "u"}
+def test_nothing_is_made_per_row_when_it_is_read(stored: tuple[Path, Stamp]) -> None:
+    """Every array is a view of the mapped file, and nobody can write to it."""
+    contents = read_segment(*stored, generation_id="gen_1").contents
+    terms = contents.terms
+    arrays = (terms.lengths, terms.offsets, terms.ids, terms.counts, terms.starts, terms.rows, terms.row_counts)
+    for array in (contents.version, contents.ordinal, *arrays):
+        view: object = array.base
+        assert isinstance(view, memoryview)
+        assert isinstance(view.obj, mmap.mmap)
+        assert not array.flags.writeable
 
 
 def test_a_segment_of_another_generation_is_refused(stored: tuple[Path, Stamp]) -> None:
@@ -75,10 +87,11 @@ def rewrite_manifest(folder: Path, **changes: object) -> Stamp:
     return durable.stamp(path)
 
 
-def test_a_format_of_the_future_is_refused(stored: tuple[Path, Stamp]) -> None:
+@pytest.mark.parametrize("number", [1, 99])
+def test_a_format_of_the_past_or_the_future_is_refused(stored: tuple[Path, Stamp], number: int) -> None:
     folder, _ = stored
-    stamp = rewrite_manifest(folder, format=99)
-    with pytest.raises(SegmentDamaged, match="format"):
+    stamp = rewrite_manifest(folder, format=number)
+    with pytest.raises(SegmentDamaged, match=r"format .* so it is built again"):
         read_segment(folder, stamp, generation_id="gen_1")
 
 
@@ -86,17 +99,18 @@ def test_parts_that_do_not_belong_together_are_refused(stored: tuple[Path, Stamp
     """Every file is as its manifest says, but the vectors are those of another segment."""
     folder, _ = stored
     other = tmp_path / "seg_2"
-    write_segment(other, contents(6), generation_id="gen_1")
-    (folder / "dense.faiss").write_bytes((other / "dense.faiss").read_bytes())
+    write_segment(other, rows_of(6), generation_id="gen_1")
     files = json.loads((folder / "manifest.json").read_bytes())["files"]
-    files["dense.faiss"] = dataclasses.asdict(durable.stamp(folder / "dense.faiss"))
+    for name in ("dense/vectors.f32", "dense/report.json"):
+        (folder / name).write_bytes((other / name).read_bytes())
+        files[name] = dataclasses.asdict(durable.stamp(folder / name))
     stamp = rewrite_manifest(folder, files=files)
     assert check_segment(folder, stamp) == []
     with pytest.raises(SegmentDamaged, match="different numbers of rows"):
         read_segment(folder, stamp, generation_id="gen_1")
 
 
-@pytest.mark.parametrize("name", ["rows.npz", "rows.json", "dense.faiss"])
+@pytest.mark.parametrize("name", ["rows.columns", "dense/vectors.f32", "dense/report.json"])
 def test_a_file_that_cannot_be_read_is_named(stored: tuple[Path, Stamp], name: str) -> None:
     folder, _ = stored
     (folder / name).write_bytes(b"{}")
@@ -109,10 +123,10 @@ def test_a_file_that_cannot_be_read_is_named(stored: tuple[Path, Stamp], name: s
 
 def test_of_a_failed_write_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(step: str, path: Path) -> None:
-        if path.name == "rows.json":
+        if step == "write" and path.name == "rows.columns":
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(durable, "reached", refuse)
     with pytest.raises(StorageFailed, match="Segment seg_1 could not be written: No space left"):
-        write_segment(tmp_path / "seg_1", contents(), generation_id="gen_1")
+        write_segment(tmp_path / "seg_1", rows_of(), generation_id="gen_1")
     assert list(tmp_path.iterdir()) == []

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexes import durable
+from indexes.columns import ColumnWriter
 from indexes.durable import ASIDE, Stamp
-from indexes.errors import SnapshotDamaged
-from indexes.snapshot import (
-    Record,
-    pack,
-    read_snapshot,
-    read_tables,
-    snapshot_files,
-    sweep,
-    unpack,
-    write_snapshot,
-)
+from indexes.errors import SnapshotDamaged, StorageFailed
+from indexes.snapshot import Record, read_snapshot, read_tables, snapshot_files, sweep, write_snapshot
 from tests.contracts.engine_oracle import GENERATION
 
 
@@ -34,7 +28,10 @@ def write(folder: Path, seq: int, *segments: str, purged: bool = False) -> Recor
     for name in segments:
         (folder / "segments" / name).mkdir(exist_ok=True)
     stamps = [(name, Stamp(1, "0" * 64)) for name in segments]
-    tables = pack({"seq": seq}, {"numbers": np.arange(seq)})
+
+    def tables(writer: ColumnWriter) -> None:
+        writer.add("numbers", [np.arange(seq)], np.dtype(np.int64))
+
     return write_snapshot(
         folder, GENERATION, seq=seq, committed_at=seq * 10, tables=tables, segments=stamps, purged=purged
     )
@@ -49,9 +46,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     (path,) = snapshot_files(folder)
     assert path.name == "00000000000000000005.json"
     assert read_snapshot(path) == record
-    text, arrays = unpack(read_tables(folder, record))
-    assert text == {"seq": 5}
-    assert arrays["numbers"].tolist() == [0, 1, 2, 3, 4]
+    assert read_tables(folder, record).array("numbers").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_newest_comes_first_also_past_nine(folder: Path) -> None:
@@ -110,8 +105,36 @@ def test_changed_tables_are_refused(folder: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(SnapshotDamaged, match="SHA-256"):
         read_tables(folder, record)
-    with pytest.raises(SnapshotDamaged):
-        unpack(b"no zip")
+
+
+def test_tables_that_are_none_are_refused(folder: Path) -> None:
+    """The hash is right, but what was written is no file of columns."""
+    record = write(folder, 5)
+    path = folder / "snapshots" / record.tables
+    path.write_bytes(b"no columns")
+    with pytest.raises(SnapshotDamaged, match="cannot be read"):
+        read_tables(folder, dataclasses.replace(record, tables_stamp=durable.stamp(path)))
+
+
+def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(step: str, path: Path) -> None:
+        if step == "sync":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "reached", refuse)
+    with pytest.raises(StorageFailed):
+        write(folder, 5)
+    assert names(folder, "snapshots") == []
+
+
+def test_what_is_being_written_is_spared(folder: Path) -> None:
+    write(folder, 1, "seg_a")
+    for name in ("seg_b", f"{ASIDE}seg_c", "seg_d"):
+        (folder / "segments" / name).mkdir()
+    sweep(folder, sparing={"seg_b", "seg_c"})
+    assert names(folder, "segments") == sorted(["seg_a", "seg_b", f"{ASIDE}seg_c"])
+    sweep(folder)
+    assert names(folder, "segments") == ["seg_a"]
 
 
 def test_sweeping_keeps_two_and_what_they_name(folder: Path) -> None:

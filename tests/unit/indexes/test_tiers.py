@@ -66,8 +66,36 @@ def test_a_mostly_dead_segment_is_rewritten_alone(writer: EmbeddedWriter) -> Non
     writer.apply([put("d1@3", "new")], seq=4)
     assert chosen(writer) == [10]
     assert writer.merge()
-    assert sizes(writer) == [10, 50]
+    assert sizes(writer) == [4, 6, 50]  # what is in memory does not wait for it, nor take part
     assert not writer.merge()
+
+
+def test_the_smallest_work_comes_first(writer: EmbeddedWriter) -> None:
+    for rows in (50, 60, 70, 80, 11):
+        add(writer, rows)
+    writer.apply([Drop("d5@0")], seq=6)
+    for rows in (1, 2, 3, 1):
+        add(writer, rows)
+    todo = []
+    while work := chosen(writer):
+        todo.append(work)
+        assert writer.merge()
+    assert todo == [[1, 1, 2, 3], [11], [50, 60, 70, 80]]
+
+
+def test_no_segment_becomes_too_large(writer: EmbeddedWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "LARGEST", 100)
+    for rows in (45, 40, 42, 50):
+        add(writer, rows)
+    assert chosen(writer) == [40, 42]
+    assert writer.merge()
+    assert sizes(writer) == [45, 50, 82]
+    add(writer, 60)
+    add(writer, 70)
+    while chosen(writer):
+        writer.merge()
+    assert max(sizes(writer)) <= 100
+    assert sum(sizes(writer)) == 307
 
 
 def test_one_erased_row_is_enough(writer: EmbeddedWriter) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.model import FOREVER
+from indexes.model import FOREVER, Closing
+from indexes.rowhash import times_of
 from indexes.versions import GONE, NOBODY, VersionDraft, Versions
 from tests.contracts.engine_oracle import put
 
@@ -42,6 +45,62 @@ def test_in_force_and_for_how_long(rows: list[tuple[int, int, int, int]], at: in
     for when in range(-2, 12):
         if window.start <= when < window.end:
             assert wanted(when) == wanted(at)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20), ENDS), max_size=12),
+    st.integers(0, 3),
+    st.integers(-1, 21),
+)
+def test_of_several_closings_the_newest_up_to_an_entry_counts(
+    closings: list[tuple[int, int, int]], split: int, at_seq: int
+) -> None:
+    """In any order, over any number of drafts."""
+    versions = table(*[(0, FOREVER, 0, FOREVER)] * 3)
+    said: dict[int, dict[int, int]] = {1: {}, 2: {}, 3: {}}
+    for place, (number, seq, end) in enumerate(closings):
+        if place % 3 == split or place == 0:
+            draft = VersionDraft(versions, room=0)
+        draft.close(f"v{number}", end, seq)
+        versions = draft.freeze()
+        said[number][seq] = end
+    for number, ends in said.items():
+        then = [seq for seq in ends if seq <= at_seq]
+        assert versions.ends(at_seq)[number] == (ends[max(then)] if then else FOREVER)
+        assert versions.ends(None)[number] == (ends[max(ends)] if ends else FOREVER)
+        assert [closing.seq for closing in versions.closings(number)] == sorted(ends)[:-1]
+        newest = max(ends, default=FOREVER)
+        closed = replace(
+            put(f"v{number}", seq=0, end=ends.get(newest, FOREVER), closed=newest),
+            earlier=tuple(Closing(seq, ends[seq]) for seq in sorted(ends)[:-1]),
+        )
+        assert versions.times(number) == times_of(closed)
+        again = VersionDraft(Versions.empty(), room=1)
+        again.put(closed, document=0, home=1)
+        assert again.freeze().ends(at_seq)[1] == versions.ends(at_seq)[number]
+
+
+def test_a_version_put_again_or_dropped_leaves_no_closings() -> None:
+    versions = table((0, FOREVER, 1, FOREVER), (0, FOREVER, 1, FOREVER), (0, FOREVER, 1, FOREVER))
+    draft = VersionDraft(versions, room=0)
+    for number in (1, 2, 3):
+        draft.close(f"v{number}", 9, 5)
+        draft.close(f"v{number}", 4, 7)
+    closed = draft.freeze()
+    assert closed.earlier.tolist() == [[1, 5, 9], [2, 5, 9], [3, 5, 9]]
+    draft = VersionDraft(closed, room=1)
+    draft.put(put("v1"), document=0, home=7)
+    draft.drop("v2")
+    after = draft.freeze()
+    assert after.earlier.tolist() == [[3, 5, 9]]
+    assert after.ends(6)[1] == FOREVER
+    assert closed.earlier.tolist() == [[1, 5, 9], [2, 5, 9], [3, 5, 9]]
+
+
+def test_what_never_was_in_force_is_no_boundary() -> None:
+    versions = table((3, 3, 1, 1), (1, 8, 1, 1))
+    window = versions.in_force(5, None)
+    assert (window.start, window.end) == (1, 8)
 
 
 def test_a_draft_does_not_touch_its_base() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from indexes.errors import StorageFailed
+from indexes import durable
+from indexes.errors import DiskFull, StorageFailed
 from ingest.blobs import FolderBlobStore
 from ingest.protocols import BlobStore
 from tests.contracts.blobstore import BlobStoreContract
@@ -39,7 +40,9 @@ def test_bytes_and_names_are_synced_before_put_returns(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", fsync)
     path = FolderBlobStore(tmp_path / "blobs").path(FolderBlobStore(tmp_path / "blobs").put(b"x"))
-    assert Path(synced[-2]).name.startswith("." + path.name), "the bytes, under their temporary name"
+    aside = Path(synced[-2]).name
+    assert aside.startswith(durable.ASIDE), "the bytes, under their temporary name"
+    assert aside.endswith(path.name)
     assert synced[-1] == str(path.parent), "then the name"
     assert {str(tmp_path), str(tmp_path / "blobs")} <= set(synced), "and the folders that are new"
 
@@ -47,18 +50,30 @@ def test_bytes_and_names_are_synced_before_put_returns(tmp_path: Path, monkeypat
 def test_a_disk_that_refuses_is_storage_failed_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(step: str, path: Path) -> None:
+        if step == "write done":
+            raise OSError(28, "No space left on device")
 
     blobs = FolderBlobStore(tmp_path)
     blobs.put(b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        with pytest.raises(StorageFailed, match="No space left") as caught:
+        patch.setattr(durable, "reached", full)
+        with pytest.raises(DiskFull, match="No space left") as caught:
             blobs.put(b"too much")
     assert caught.value.retryable
     assert len(files(tmp_path)) == 1
     blobs.put(b"too much")
+
+
+def test_what_a_crash_left_goes_with_the_next_push_beside_it(tmp_path: Path) -> None:
+    blobs = FolderBlobStore(tmp_path)
+    folder = blobs.path(blobs.put(b"x")).parent
+    old, young = folder / f"{durable.ASIDE}00-x", folder / f"{durable.ASIDE}01-x"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    blobs.put(b"x")
+    assert sorted(files(folder)) == [young, blobs.path(blobs.put(b"x"))], "the young one may be another process at work"
 
 
 def test_a_place_that_cannot_be_a_folder_is_storage_failed(tmp_path: Path) -> None:

@@ -553,15 +553,68 @@ def test_pages_leave_out_the_deleted_unless_asked(app: Installation, source: Sou
     assert page(True) == set(ids)
 
 
-def test_languages_are_those_of_the_newest_versions(app: Installation, source: Source, clock: Clock) -> None:
+def test_every_closing_of_a_version_is_kept(app: Installation, source: Source, clock: Clock) -> None:
+    def seq() -> int:
+        return app.catalog.changes.last_seq()
+
+    app.record(source, make_draft("a", "One.", valid_from=START - 10 * DAY))
+    opened = seq()
+    app.record(source, make_draft("a", "Two.", valid_from=START - 2 * DAY))
+    first = seq()
+    app.record(source, make_draft("a", "Between.", valid_from=START - 6 * DAY))
+    second = seq()
+    app.catalog.recording.retire([app.document(source, "a").id], now=clock.go(hours=1))
+    app.record(source, make_draft("a", "Long ago.", valid_from=START - 8 * DAY))  # begins at the deletion
+    versions = app.versions(app.document(source, "a"))
+    moments = [START - days * DAY for days in (9, 7, 5, 1)]
+    for at_seq, expected in (
+        (opened, [[1], [1], [1], [1]]),
+        (first, [[1], [1], [1], [2]]),
+        (second, [[1], [1], [3], [2]]),
+        (None, [[1], [1], [3], [2]]),
+    ):
+        assert [in_force(app, versions, at, at_seq) for at in moments] == expected
+    state = app.catalog.changes.version_states([versions[0].id])[versions[0].id]
+    ends = [to_us(START - days * DAY) for days in (2, 6)]
+    assert [(closing.valid_to, closing.seq <= first) for closing in state.closings] == [
+        (ends[0], True),
+        (ends[1], False),
+    ]
+    assert state.up_to(first).closings == state.closings[:1]
+    assert state.up_to(opened).closings == ()
+
+
+def test_the_log_never_goes_back_in_time(app: Installation, source: Source, clock: Clock) -> None:
+    app.record(source, make_draft("a", "One."))
+    before = app.catalog.changes.committed_at(app.catalog.changes.last_seq())
+    clock.go(hours=-5)
+    app.record(source, make_draft("b", "Two."))
+    assert app.catalog.changes.committed_at(app.catalog.changes.last_seq()) == before
+    assert app.versions(app.document(source, "b"))[0].valid_from == START - 5 * HOUR
+
+
+def test_what_is_recorded_as_of_now_is_in_force_when_it_is_recorded(app: Installation, source: Source) -> None:
+    """Also right after a version that its owner let begin in the same microsecond."""
+    app.record(source, make_draft("a", "One.", valid_from=START + timedelta(microseconds=1)))
+    app.record(source, make_draft("a", "Two."))
+    versions = app.versions(app.document(source, "a"))
+    committed = app.catalog.changes.committed_at(app.catalog.changes.last_seq())
+    assert in_force(app, versions, START + timedelta(microseconds=committed - to_us(START))) == [2]
+
+
+def test_languages_are_known_from_their_first_version_on(app: Installation, source: Source, clock: Clock) -> None:
     for uri, lang in (("a", "de"), ("b", "en"), ("c", None), ("d", "en")):
         app.record(source, make_draft(uri, uri, lang=lang))
-    assert app.catalog.documents.languages(app.collection.id) == ("de", "en")
+    languages, before = app.catalog.changes.languages, app.catalog.changes.last_seq()
+    first = languages(app.collection.id, after=0)
+    assert list(first) == ["de", "en"]
+    assert first["de"] < first["en"] < before
     clock.go(hours=1)
     app.record(source, make_draft("a", "now in French", lang="fr"))
-    assert app.catalog.documents.languages(app.collection.id) == ("en", "fr")
+    assert list(languages(app.collection.id, after=before)) == ["fr"]
     app.catalog.recording.retire([app.document(source, "a").id], now=clock.go(hours=1))
-    assert app.catalog.documents.languages(app.collection.id) == ("en", "fr")  # `as_of` still asks for it
+    assert languages(app.collection.id, after=0).keys() == {"de", "en", "fr"}  # `as_of` and replays still ask for them
+    assert languages("col_none", after=0) == {}
 
 
 def test_metadata_keeps_its_types(app: Installation, source: Source) -> None:

@@ -207,8 +207,10 @@ def test_a_push_waits_until_it_is_done(catalog: Catalog) -> None:
     catalog.sources.put_push(told)
     assert catalog.sources.get_push(source.id, "a") == told
     assert catalog.sources.get_push(source.id, "b") is None
-    assert catalog.sources.done_push(told) is True
+    assert catalog.sources.waits_for("c" * 64)
+    catalog.sources.done_push(told)
     assert catalog.sources.get_push(source.id, "a") is None
+    assert not catalog.sources.waits_for("c" * 64)
 
 
 def test_a_later_push_of_the_same_name_is_not_forgotten_with_the_earlier(catalog: Catalog) -> None:
@@ -216,7 +218,8 @@ def test_a_later_push_of_the_same_name_is_not_forgotten_with_the_earlier(catalog
     first, second = push(source, "a"), push(source, "a", pushed_at=START + SECOND, title="second")
     catalog.sources.put_push(first)
     catalog.sources.put_push(second)
-    assert catalog.sources.done_push(first) is False  # its bytes are needed by the second
+    catalog.sources.done_push(first)
+    assert catalog.sources.waits_for(second.blob_sha256)
     assert catalog.sources.get_push(source.id, "a") == second
 
 
@@ -225,7 +228,11 @@ def test_bytes_that_another_push_needs_are_kept(catalog: Catalog) -> None:
     pushes = [push(source, uri) for uri in ("a", "b")]
     for told in pushes:
         catalog.sources.put_push(told)
-    assert [catalog.sources.done_push(told) for told in pushes] == [False, True]
+    needed = []
+    for told in pushes:
+        catalog.sources.done_push(told)
+        needed.append(catalog.sources.waits_for(told.blob_sha256))
+    assert needed == [True, False]
 
 
 def test_an_empty_access_list_of_a_push_is_not_the_default(catalog: Catalog) -> None:

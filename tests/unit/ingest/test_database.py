@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from indexes.errors import StorageFailed
+from indexes import durable
+from indexes.errors import DiskFull, StorageFailed, StorageHalted
 from ingest.catalog.catalog import Catalog
 from ingest.catalog.database import Database, check_sqlite, from_us, to_us
 from ingest.catalog.tables import audit, metadata
 from ingest.errors import CatalogUnsafe
-from tests.contracts.ingest_parts import START, database_url, undone
+from tests.contracts.ingest_parts import START, Installation, database_url, make_draft, undone
 
 
 @pytest.fixture
@@ -165,6 +167,24 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     second.close()
 
 
+def test_closings_from_before_they_were_kept_are_the_newest_of_each_version(tmp_path: Path) -> None:
+    app = Installation(tmp_path)
+    source = app.source()
+    for text in ("One.", "Two."):
+        app.record(source, make_draft("a", text))
+    wanted = app.catalog.changes.version_states([v.id for v in app.versions(app.document(source, "a"))])
+    assert [len(state.closings) for state in wanted.values()] == [1, 0]
+    app.close()
+    database = Database(database_url(tmp_path))
+    with database.write() as conn:
+        conn.execute(sa.text("DROP TABLE closings"))
+        conn.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+    database.close()
+    again = Installation(tmp_path)
+    assert again.catalog.changes.version_states(list(wanted)) == wanted
+    again.close()
+
+
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     url = database_url(tmp_path)
     Catalog(url).close()
@@ -183,7 +203,7 @@ def test_a_full_disk_is_storage_failed_and_undoes_the_write(db: Database) -> Non
     with db.engine.connect() as conn:  # the only one in the pool
         pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
         conn.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
-    with pytest.raises(StorageFailed, match="full") as caught, db.write() as outer:
+    with pytest.raises(DiskFull, match="full") as caught, db.write() as outer:
         act_often(outer)
     assert caught.value.retryable
     assert acts(db) == []
@@ -227,6 +247,78 @@ def test_a_folder_that_is_not_there_is_storage_failed(tmp_path: Path) -> None:
 def test_a_mistake_in_the_sql_stays_what_it_is(db: Database) -> None:
     with pytest.raises(sa.exc.OperationalError, match="no such table"), db.write() as conn:
         conn.execute(sa.text("SELECT * FROM no_such_place"))
+
+
+@pytest.fixture
+def no_lasting_halt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_halted", None)
+
+
+def _fail_commits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(self: sa.Connection) -> None:
+        failed = pysqlite3.OperationalError("disk I/O error")
+        failed.sqlite_errorname = name
+        raise sa.exc.OperationalError("COMMIT", None, failed)
+
+    monkeypatch.setattr(sa.Connection, "commit", commit)
+
+
+@pytest.mark.usefixtures("no_lasting_halt")
+def test_a_commit_that_was_not_synced_is_the_last(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_one(db)
+    with monkeypatch.context() as patch:
+        _fail_commits("SQLITE_IOERR_FSYNC", patch)
+        with pytest.raises(StorageHalted) as caught:
+            _write_one(db)
+    assert "restart" in caught.value.hint
+    with pytest.raises(StorageHalted):
+        _write_one(db)
+    with pytest.raises(StorageHalted):
+        durable.write_aside(Path(str(db.url.database)).with_name("x"), b"")
+    assert acts(db) == ["other"], "reading goes on"
+
+
+@pytest.mark.usefixtures("no_lasting_halt")
+def test_a_commit_without_room_for_its_shared_memory_is_a_full_disk(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _fail_commits("SQLITE_IOERR_SHMSIZE", patch)
+        with pytest.raises(DiskFull):
+            _write_one(db)
+    _write_one(db)
+    assert acts(db) == ["other"]
+
+
+def test_a_sync_that_failed_elsewhere_stops_a_commit_under_way(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late() -> None:
+        with db.write() as conn:
+            act(conn, "late")
+            monkeypatch.setattr(durable, "_halted", "x could not be synced.")
+
+    with pytest.raises(StorageHalted):
+        late()
+    monkeypatch.undo()
+    assert acts(db) == []
+
+
+def test_a_start_leaves_nothing_in_the_log(tmp_path: Path) -> None:
+    """What a failed sync left in memory only must not stand before later commits."""
+    url = database_url(tmp_path)
+    first = Catalog(url)
+    first.audit.record("a", "s", actor="me", now=START)
+    shutil.copytree(tmp_path, tmp_path / "crashed")
+    first.close()
+    log = tmp_path / "crashed" / "catalog.db-wal"
+    assert log.stat().st_size > 0
+    second = Catalog(database_url(tmp_path / "crashed"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(tmp_path / "crashed" / "catalog.db", alone)  # without the log
+    second.close()
+    third = Catalog(database_url(alone))
+    assert [entry["action"] for entry in third.audit.newest(5)] == ["a"]
+    third.close()
 
 
 LIMITED = """

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from indexes.analyze import analyzer_of
 from indexes.errors import StorageFailed
 from ingest.blobs import FolderBlobStore
 from ingest.catalog.sources import PUSH
+from ingest.chunk import StructureChunker
 from ingest.connectors.files import file_uri
 from ingest.connectors.push import PushConnector
 from ingest.drafting import Drafting, title_of
@@ -21,8 +23,9 @@ from ingest.ingestion import Ingestion, open_connector
 from ingest.model import Push, Source
 from ingest.parse.jail import Jail
 from ingest.pipeline import Pipeline
+from ingest.reindex import Reindexing
 from ingest.run import Cancelled, Run
-from tests.contracts.ingest_parts import Installation, write
+from tests.contracts.ingest_parts import CountingEmbedder, Installation, write
 
 LEAVE = "# Leave\n\nEvery employee has 30 days of leave a year. Ask your manager first.\n"
 PARKING = "# Parking\n\nParking is behind the building. Visitors sign in at the desk.\n"
@@ -492,15 +495,17 @@ def test_titles_come_from_the_place_when_the_document_has_none() -> None:
 
 @pytest.fixture
 def ingestion(app: Installation, tmp_path: Path) -> Ingestion:
-    return Ingestion(
-        app.catalog,
-        app.follower,
-        app.jail,
-        FolderBlobStore(tmp_path / "blobs"),
-        lambda _: app.embedder,
-        lambda _: app.chunker,
-        app.pipeline,
+    def embedder_of(_: str) -> CountingEmbedder:
+        return app.embedder
+
+    def chunker_of(_: str) -> StructureChunker:
+        return app.chunker
+
+    reindexing = Reindexing(
+        app.catalog, app.follower, embedder_of, chunker_of, analyzer_of, lambda *_: None, writable=True
     )
+    blobs = FolderBlobStore(tmp_path / "blobs")
+    return Ingestion(app.catalog, app.follower, app.jail, blobs, embedder_of, chunker_of, app.pipeline, reindexing)
 
 
 def push(app: Installation, ingestion: Ingestion, uri: str, data: bytes, **fields: object) -> Run:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.errors import StorageFailed
+from indexes.errors import DiskFull, StorageFailed, StorageHalted
 from ingest.catalog.catalog import Catalog
 from ingest.catalog.jobs import LEASE, MAX_ATTEMPTS
 from ingest.errors import Conflict, SourceUnreachable
@@ -166,6 +166,48 @@ def test_a_fault_of_the_job_table_does_not_end_the_worker(
     finally:
         worker.stop()
     assert "tries again" in caplog.text
+
+
+def test_a_job_waits_for_a_full_disk_and_is_not_counted_as_tried(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk refuses the job's work, and then even to put the job back; a schedule's job waits as any other."""
+    monkeypatch.setattr("ingest.worker._FIRST_RETRY_S", 0.01)
+    real, refused = catalog.jobs.release, list(range(3))
+    full = list(range(MAX_ATTEMPTS + 2))
+
+    def release(*args: object, **more: object) -> None:
+        if refused:
+            refused.pop()
+            raise DiskFull
+        real(*args, **more)  # type: ignore[arg-type]
+
+    def handler(job: Job, run: Run) -> None:
+        if full:
+            full.pop()
+            raise DiskFull
+        counting(job, run)
+
+    monkeypatch.setattr(catalog.jobs, "release", release)
+    job = sync(catalog, payload={"scheduled": True})
+    worker = Worker(catalog, {"sync": handler}, threads=1)
+    worker.start()
+    try:
+        until(lambda: catalog.jobs.get(job.id).state not in ("queued", "running"))
+    finally:
+        worker.stop()
+    found = catalog.jobs.get(job.id)
+    assert (found.state, found.attempts, refused, full) == ("succeeded", 1, [], [])
+
+
+def test_a_job_of_a_halted_process_is_left_to_the_next(catalog: Catalog, clock: Clock) -> None:
+    job = sync(catalog)
+    with pytest.raises(StorageHalted):
+        Worker(catalog, {"sync": failing(StorageHalted())}, clock=clock).work_once()
+    assert catalog.jobs.get(job.id).state == "running"
+    clock.now += LEASE
+    assert Worker(catalog, {"sync": counting}, clock=clock).work_once()
+    assert catalog.jobs.get(job.id).state == "succeeded"
 
 
 def test_a_cancelled_job_stops_at_its_next_document(catalog: Catalog) -> None:

@@ -352,7 +352,7 @@ def test_verify_says_sound_then_damaged_then_repaired(run: Run, tmp_path: Path, 
     assert damaged.status == 1
     assert damaged.json
     assert "verify --repair" in damaged.err
-    assert set(damaged.json[0]) == {"part", "what", "details"}
+    assert set(damaged.json[0]) == {"part", "what", "details", "hint"}
     repaired = run("verify", "--repair", "--json", **home)
     assert repaired.status == 0, repaired
     assert {row["what"] for row in repaired.json} <= {"repaired"}

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from ingest.ingestion import release
 from ingest.pipeline import now_utc
 from ragsvc.app import make_app
 from ragsvc.bootstrap import Backstage, Service, build
@@ -338,6 +339,26 @@ def test_a_deletion_comes_after_the_push_before_it(tmp_path: Path) -> None:
         assert client.get("/v1/documents/a/x.txt").json()["deleted_at"] is not None
         assert {job["state"] for job in client.get("/v1/jobs").json()["data"]} == {"succeeded"}
         assert not any(path.is_file() for path in (tmp_path / "blobs").rglob("*"))
+
+
+def test_equal_bytes_may_be_pushed_while_others_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the end of another push deletes between storing and recording is stored again."""
+    with build(settings_in(tmp_path), writable=True) as service, Client(make_app(service), base_url=BASE) as client:
+        put, stored = service.blobs.put, []
+
+        def overtaken(data: bytes) -> str:
+            stored.append(put(data))
+            if len(stored) == 1:
+                release(service.catalog, service.blobs, stored[0])
+            return stored[0]
+
+        monkeypatch.setattr(service.blobs, "put", overtaken)
+        headers = {"Content-Type": "text/plain", "Prefer": "respond-async"}
+        client.put("/v1/documents/a/x.txt", content="Twice the same.", headers=headers)
+        release(service.catalog, service.blobs, stored[0])  # a push waits for them: they stay
+        assert Backstage(service).worker.work_once()
+        assert client.get("/v1/jobs").json()["data"][0]["state"] == "succeeded"
+        assert not service.blobs.path(stored[0]).exists()
 
 
 @pytest.mark.parametrize(

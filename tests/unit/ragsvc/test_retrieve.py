@@ -181,7 +181,7 @@ def found_in_order(shop: Workshop, question: str) -> list[Any]:
 
     retriever = shop.service.retriever
     asked = Question(question, EVERYTHING, ("handbook",))
-    pinned = retriever._pin(asked, shop.clock())
+    pinned = retriever._pinning.pin(asked, shop.clock())
     embedders = retriever._embedders(asked.mode, pinned)
     vectors = {name: embedder.encode_query(question)[0] for name, embedder in embedders.items()}
     fused = _fuse(asked.mode, retriever._search(asked, pinned, vectors))
@@ -405,6 +405,70 @@ def test_a_snapshot_replays_the_answer_after_edits_and_deletions(own: Workshop) 
         assert replayed.state.committed_at == first.state.committed_at
         own.service.follower.publish()  # from disk as from memory
     assert gist(own.ask(QUESTION, snapshot=edited.state.id)) == gist(edited)
+
+
+def test_a_replay_between_two_closings_of_one_version(shop: Workshop) -> None:
+    """A version is closed, and then closed again earlier, by one that is put between."""
+    shop.push("rule.md", "The rule of the beginning.", valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    shop.push("rule.md", "The rule of February.", valid_from=datetime(2026, 2, 10, tzinfo=UTC))
+    january = datetime(2026, 1, 20, tzinfo=UTC)
+    between = shop.ask("rule", as_of=january)
+    assert texts(between) == ["The rule of the beginning."]
+    document = shop.push("rule.md", "The rule of mid January.", valid_from=datetime(2026, 1, 15, tzinfo=UTC))
+    assert texts(shop.ask("rule", as_of=january)) == ["The rule of mid January."]
+    shop.delete(document)
+    for _ in range(2):
+        assert gist(shop.ask("rule", as_of=january, snapshot=between.state.id)) == gist(between)
+        shop.service.follower.publish()
+
+
+def test_a_snapshot_names_the_time_only_where_a_version_began_or_ended_since(shop: Workshop) -> None:
+    shop.push("rule.md", "The rule of today.")
+    shop.push("rule.md", "The rule of tomorrow.", valid_from=shop.clock.now + timedelta(days=1))
+    before = shop.ask("rule")
+    shop.clock.on(hours=1)
+    assert shop.ask("rule").state.id == before.state.id
+    shop.clock.on(days=2)
+    after = shop.ask("rule")
+    assert after.state.seq == before.state.seq
+    assert after.state.id.startswith(f"{before.state.id}_")
+    shop.push("rule.md", "The rule from now on.")
+    for answer, text in ((before, "The rule of today."), (after, "The rule of tomorrow.")):
+        replayed = shop.ask("rule", snapshot=answer.state.id)
+        assert texts(replayed) == [text]
+        assert gist(replayed) == gist(answer)
+        assert replayed.state == answer.state
+    as_of = shop.ask("rule", as_of=shop.clock() - timedelta(days=10))
+    assert as_of.state.id.count("_") == 2  # the question says the time, so the id need not
+    assert texts(shop.ask("rule", snapshot=after.state.id, as_of=shop.clock() + timedelta(days=1))) == [
+        "The rule of tomorrow."
+    ]
+
+
+def test_the_present_shows_nothing_superseded_when_the_clock_was_set_back(shop: Workshop) -> None:
+    shop.push("rule.md", "The old rule.")
+    shop.clock.on(hours=2)
+    shop.push("rule.md", "The new rule.")
+    shop.clock.on(hours=-1)
+    assert texts(shop.ask("rule")) == ["The new rule."]
+    other = shop.push("other.md", "Another rule.")
+    answer = shop.ask("rule")
+    assert sorted(texts(answer)) == ["Another rule.", "The new rule."]
+    shop.delete(other)
+    assert texts(shop.ask("rule")) == ["The new rule."]
+    assert gist(shop.ask("rule", snapshot=answer.state.id)) == gist(answer)
+
+
+def test_a_language_that_came_later_changes_no_replay(shop: Workshop) -> None:
+    """The question's terms depend on the languages of the collection: those of then."""
+    shop.push("houses.md", "There were many houses of the families in the village that we visited.")
+    first = shop.ask("the houses of families", mode="lexical")
+    assert first.results
+    shop.push("haus.md", "Die Häuser der Familien in unserem Dorf sind sehr alt und werden seit langem gepflegt.")
+    assert gist(shop.ask("the houses of families", mode="lexical", snapshot=first.state.id)) == gist(first)
+    generation = shop.service.catalog.collections.generation(first.state.generation)
+    then = shop.service.retriever.terms("Häusern der Familien", generation, seq=first.state.seq)
+    assert then != shop.service.retriever.terms("Häusern der Familien", generation)
 
 
 def test_a_snapshot_of_nothing_replays_nothing(shop: Workshop) -> None:
