@@ -99,7 +99,7 @@ class Follower:
             self._each(Followed.end if stopped else Followed.finish)
         self._stopping.set()
         for followed in list(self._followed.values()):
-            followed.join(_STOP_S)
+            followed.join(_STOP_S if stopped else None)  # what writes on must not outlive the writer's lock
 
     def check(self, generation: Generation) -> tuple[Problem, ...]:
         """Whether catalogue, dense and lexical index hold the same, and every stored byte is sound.

@@ -14,7 +14,7 @@ from ingest.pipeline import now_utc
 from ragsvc import cli
 from ragsvc.bootstrap import build
 from ragsvc.errors import Unsafe
-from ragsvc.serving import _listen, check_address, serve
+from ragsvc.serving import check_address, listen, serve
 from ragsvc.settings import load
 from tests.contracts.installation import HASH, server, settings_in
 
@@ -87,5 +87,5 @@ def test_accepted_connections_send_without_delay(host: str) -> None:
             await writer.wait_closed()
         return found
 
-    listener = _listen(host, 0)
+    listener = listen(host, 0)
     assert asyncio.run(ask()) != 0
