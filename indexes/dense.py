@@ -24,7 +24,7 @@ from indexes.allowed import RowSet
 from indexes.errors import SegmentDamaged
 from indexes.gpu import GpuCopy, gpu_copy
 from indexes.ivf import Ivf, build_ivf, read_ivf
-from indexes.model import DenseReport, Matrix, Quantization, Vector
+from indexes.model import DENSE_DEFAULTS, DenseOptions, DenseReport, Matrix, Vector
 from indexes.products import nearest_allowed
 from indexes.stats import Rows, Scores
 
@@ -32,8 +32,6 @@ EXACT_ROWS: Final = 50_000
 """Up to so many rows, looking at all of them takes less than 3 ms on one core."""
 FEW_ROWS: Final = 12_000
 """Up to so many allowed rows, no lists are looked up: multiplying them is as fast, and exact."""
-TARGET: Final = 0.98
-"""The recall@10 that inverted lists are tuned for."""
 VECTORS, LISTS, REPORT = "vectors.f32", "ivf.faiss", "report.json"
 
 
@@ -71,8 +69,7 @@ def write_dense(
     *,
     rows: int,
     dimensions: int,
-    quantization: Quantization = "sq8",
-    target: float = TARGET,
+    options: DenseOptions = DENSE_DEFAULTS,
 ) -> DenseReport:
     """Store vectors in an existing, empty folder: blocks of float32 of shape (n, dimensions), in the order of rows.
 
@@ -85,7 +82,7 @@ def write_dense(
     report = None
     if rows > EXACT_ROWS:
         vectors = _mapped(folder / VECTORS, (rows, dimensions))
-        report = build_ivf(folder / LISTS, vectors, quantization=quantization, target=target)
+        report = build_ivf(folder / LISTS, vectors, options=options)
     report = report or DenseReport("flat", rows)
     durable.write(folder / REPORT, json.dumps({"dimensions": dimensions} | asdict(report)).encode("ascii"))
     durable.sync_folder(folder)

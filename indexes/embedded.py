@@ -16,7 +16,7 @@ from indexes import durable
 from indexes.audit import check_generation
 from indexes.errors import GenerationUnknown
 from indexes.hybrid import HybridSearcher
-from indexes.model import Generation, Problem
+from indexes.model import DENSE_DEFAULTS, DenseOptions, Generation, Problem
 from indexes.writer import EmbeddedWriter
 
 LOCK = "writer.lock"
@@ -26,8 +26,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 class EmbeddedEngine:
     """All generations under one folder. Safe to use from many threads; one process at a time may write."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: DenseOptions = DENSE_DEFAULTS) -> None:
         self._folder = folder
+        self._options = options
         self._open: dict[str, EmbeddedWriter] = {}
         self._lock = threading.Lock()
         self._writing: int | None = None
@@ -46,7 +47,7 @@ class EmbeddedEngine:
             folder = self._place(generation.id)
             if writable:
                 self._become_writer()
-            writer = EmbeddedWriter(folder, generation, writable=writable)
+            writer = EmbeddedWriter(folder, generation, writable=writable, options=self._options)
             self._open[generation.id] = writer
             return writer
 

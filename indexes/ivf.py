@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from indexes import durable
 from indexes.allowed import RowSet
 from indexes.errors import StorageFailed
-from indexes.model import DenseReport, Matrix, Quantization, Vector
+from indexes.model import DenseOptions, DenseReport, Matrix, Quantization, Vector
 from indexes.products import MORE, SLACK, SPARE, bitmap_selector, nearest_of, neighbours, products
 from indexes.stats import Rows, best
 from indexes.tuning import ALIKE, DEEP, Calibration, Setting, sampled_queries
@@ -179,17 +179,17 @@ def _members(index: faiss.IndexIVF, number: int) -> NDArray[np.int64]:
     return np.asarray(faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)))
 
 
-def build_ivf(path: Path, vectors: Matrix, *, quantization: Quantization, target: float) -> DenseReport | None:
+def build_ivf(path: Path, vectors: Matrix, *, options: DenseOptions) -> DenseReport | None:
     """Build lists over these vectors, choose how to search them, and store them as `path`.
 
     None, and nothing is stored, if no setting reaches the target with less work than looking at all rows.
     Raises StorageFailed.
     """
     random = np.random.default_rng(SEED)
-    index = _filled(vectors, quantization, random)
+    index = _filled(vectors, options.quantization, random)
     untuned = Ivf(index, vectors, Setting(len(vectors), 1.0))
     calibration = _calibration(untuned, random)
-    setting = calibration.choose(target, len(vectors))
+    setting = calibration.choose(options.target, len(vectors))
     if setting is None:
         return None
     try:
@@ -201,11 +201,11 @@ def build_ivf(path: Path, vectors: Matrix, *, quantization: Quantization, target
     return DenseReport(
         "ivf",
         len(vectors),
-        quantization=quantization,
+        quantization=options.quantization,
         recall_at_10=calibration.measured(setting, 10),
         recall_at_100=calibration.measured(setting, DEEP),
         queries=calibration.unseen,
-        target=target,
+        target=options.target,
         lists=index.nlist,
         probe_rows=setting.probe_rows,
         refine=setting.refine,

@@ -215,6 +215,20 @@ Quantization = Literal["none", "sq8", "pq"]
 
 
 @dataclass(frozen=True, slots=True)
+class DenseOptions:
+    """How large segments keep their vectors in memory, and the recall@10 that searching them is tuned for.
+
+    `none` keeps float32, `sq8` a byte for each dimension, `pq` a byte for eight. What is found is scored exactly.
+    """
+
+    quantization: Quantization = "sq8"
+    target: float = 0.98
+
+
+DENSE_DEFAULTS = DenseOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class DenseReport:
     """How the vectors of one part are searched, and how well that does, by measurement.
 

@@ -23,7 +23,7 @@ from indexes.durable import Stamp
 from indexes.errors import SegmentDamaged
 from indexes.joining import Joining, read_terms, write_rows
 from indexes.lexical import LexicalIndex, read_lexical, write_lexical
-from indexes.model import DenseReport
+from indexes.model import DENSE_DEFAULTS, DenseOptions, DenseReport
 from indexes.postings import Terms
 
 FORMAT: Final = 2
@@ -59,7 +59,9 @@ class Segment:
     """Bytes on the disk."""
 
 
-def write_segment(folder: Path, joining: Joining, *, generation_id: str) -> Stamp:
+def write_segment(
+    folder: Path, joining: Joining, *, generation_id: str, options: DenseOptions = DENSE_DEFAULTS
+) -> Stamp:
     """Write a segment aside and publish it as `folder`. Returns the stamp of its manifest.
 
     Raises StorageFailed; then nothing of it is left.
@@ -76,7 +78,9 @@ def write_segment(folder: Path, joining: Joining, *, generation_id: str) -> Stam
             durable.make_folder(aside / LEXICAL)
             write_lexical(aside / LEXICAL, terms)
             durable.make_folder(aside / DENSE)
-            dense = write_dense(aside / DENSE, joining.vectors(), rows=len(joining), dimensions=joining.dimensions)
+            dense = write_dense(
+                aside / DENSE, joining.vectors(), rows=len(joining), dimensions=joining.dimensions, options=options
+            )
             body = _manifest(aside, joining, terms, dense, generation_id)
             manifest = durable.write(aside / MANIFEST, body)
             durable.sync_folder(aside)

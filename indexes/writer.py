@@ -21,7 +21,7 @@ from indexes import durable
 from indexes.allowed import alive
 from indexes.errors import StorageFailed, WriterBusy
 from indexes.memory import Memory, let_go
-from indexes.model import Generation, Op, Problem, Snapshot
+from indexes.model import DENSE_DEFAULTS, DenseOptions, Generation, Op, Problem, Snapshot
 from indexes.pieces import Piece, SealedPiece, erased, gather
 from indexes.segment import Segment, read_segment, write_segment
 from indexes.snapshot import SEGMENTS, SNAPSHOTS, Mark, Record, marks, snapshot_seq, sweep, write_snapshot
@@ -61,10 +61,13 @@ class _Fresh:
 class EmbeddedWriter:
     """A generation that is open. Where `writable` is false it follows the change log in memory only."""
 
-    def __init__(self, folder: Path, generation: Generation, *, writable: bool) -> None:
+    def __init__(
+        self, folder: Path, generation: Generation, *, writable: bool, options: DenseOptions = DENSE_DEFAULTS
+    ) -> None:
         self.generation = generation
         self.writable = writable
         self._folder = folder
+        self._options = options
         self._numbers = count(NO_ROWS + 1)
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -220,8 +223,9 @@ class EmbeddedWriter:
         name = f"seg_{secrets.token_hex(8)}"
         self._fresh.add(name)
         try:
-            manifest = write_segment(self._folder / SEGMENTS / name, joining, generation_id=self.generation.id)
-            segment = read_segment(self._folder / SEGMENTS / name, manifest, generation_id=self.generation.id)
+            folder, generation_id = self._folder / SEGMENTS / name, self.generation.id
+            manifest = write_segment(folder, joining, generation_id=generation_id, options=self._options)
+            segment = read_segment(folder, manifest, generation_id=generation_id)
         except BaseException:
             self._fresh.discard(name)
             raise

@@ -15,6 +15,7 @@ from indexes.analyze import Analyzer, analyzer_of
 from indexes.embedded import EmbeddedEngine
 from indexes.embedder import open_embedder
 from indexes.errors import RagsvcError, StorageFailed, WriterBusy
+from indexes.model import DenseOptions
 from indexes.protocols import Embedder
 from ingest.blobs import FolderBlobStore
 from ingest.catalog.catalog import Catalog
@@ -112,7 +113,8 @@ def build(settings: Settings, *, writable: bool) -> Service:
     settings.data.mkdir(parents=True, exist_ok=True)
     catalog = Catalog(settings.database_url)
     closing.append(catalog.close)
-    engine = EmbeddedEngine(settings.data / "indexes")
+    options = DenseOptions(settings.quantization, settings.recall_target)
+    engine = EmbeddedEngine(settings.data / "indexes", options)
     closing.append(engine.close)
     follower = Follower(catalog, engine, analyzer_of, writable=writable)
 

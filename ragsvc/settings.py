@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexes.model import Quantization
 from ingest.duration import seconds_of
 
 
@@ -27,6 +28,12 @@ class Settings(BaseSettings):
     database: str | None = Field(default=None, description="Catalogue URL; default: SQLite in the data folder.")
     chunk_target: Annotated[int, Field(ge=100, le=1000)] = Field(
         default=700, description="Characters that a chunk of new collections aims at."
+    )
+    quantization: Quantization = Field(
+        default="sq8", description="Vectors of segments above 50,000 chunks in memory: none, sq8 or pq."
+    )
+    recall_target: Annotated[float, Field(ge=0.5, le=0.999)] = Field(
+        default=0.98, description="Recall@10 that segments above 50,000 chunks are tuned for."
     )
     threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Threads of the model; 0: one a core.")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Jobs that run at once.")

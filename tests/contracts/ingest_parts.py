@@ -173,6 +173,10 @@ class Installation:
         self.pipeline = Pipeline(self.catalog, clock=self.clock)
 
     def close(self) -> None:
+        """As a process ends that is told to: nothing is published, and nothing writes on after the lock is free."""
+        self.follower.stop()
+        for followed in self.follower._followed.values():
+            followed.join()
         self.engine.close()
         self.catalog.close()
 

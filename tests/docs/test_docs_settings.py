@@ -71,10 +71,12 @@ def test_documented_durations_are_understood(text: str) -> None:
 
 
 def test_no_page_names_a_variable_that_does_not_exist() -> None:
-    from ragsvc import cli  # declares the options
+    from typer.main import get_command
+
+    from ragsvc import cli
     from ragsvc.options import OPTION_VARIABLES
 
-    assert cli.app is not None
+    get_command(cli.app)  # declares the options
     known = set(TABLE) | OPTION_VARIABLES
     files = [*markdown_files(), *Path(ROOT / "docker").iterdir(), ROOT / "Makefile"]
     for path in files:

@@ -74,8 +74,7 @@ def fill(app: Installation, chunks: int) -> None:
                     source, draft, Embedded(vectors, {}, 0), generation=app.generation, now=app.clock()
                 )
                 recorded += len(draft.chunks)
-    app.follower.pin(app.generation.id)
-    app.follower.publish()
+    app.follower.close()  # to the end of the log, and on disk
 
 
 @pytest.mark.soak

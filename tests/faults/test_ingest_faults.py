@@ -17,6 +17,7 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
+from indexes.analyze import analyzer_of
 from indexes.errors import WriterBusy
 from ingest.blobs import FolderBlobStore
 from ingest.connectors.files import file_uri
@@ -26,6 +27,7 @@ from ingest.ingestion import Ingestion, open_connector
 from ingest.model import Parsed, Source
 from ingest.parse.jail import Jail, JailLimits
 from ingest.pipeline import Pipeline
+from ingest.reindex import Reindexing
 from ingest.watch import Watch
 from ingest.worker import Worker
 from ragsvc.bootstrap import WriterLock, build
@@ -39,9 +41,9 @@ SETTLE_S = 1.0
 
 def ingestion(app: Installation) -> Ingestion:
     blobs = FolderBlobStore(app.folder / "blobs")
-    return Ingestion(
-        app.catalog, app.follower, app.jail, blobs, lambda _: app.embedder, lambda _: app.chunker, app.pipeline
-    )
+    parts = (lambda _: app.embedder, lambda _: app.chunker)
+    reindexing = Reindexing(app.catalog, app.follower, *parts, analyzer_of, lambda *_: None, writable=True)
+    return Ingestion(app.catalog, app.follower, app.jail, blobs, *parts, app.pipeline, reindexing)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ import pytest
 from indexes import dense
 from indexes.allowed import RowSet
 from indexes.dense import DenseIndex, dense_scores, dense_top, read_dense, write_dense
+from indexes.embedded import EmbeddedEngine
 from indexes.errors import SegmentDamaged
-from indexes.model import DenseReport, Matrix, Vector
+from indexes.model import FOREVER, Chunk, DenseOptions, DenseReport, Generation, Matrix, Put, Vector
 
 
 def unit_rows(rows: int, dimensions: int, seed: int) -> Matrix:
@@ -95,7 +96,7 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DenseIndex:
 def test_many_rows_are_searched_through_lists(tuned: DenseIndex, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"vectors.f32", "ivf.faiss", "report.json"}
     report = tuned.report
-    assert (report.kind, report.quantization, report.target, report.rows) == ("ivf", "sq8", dense.TARGET, 6000)
+    assert (report.kind, report.quantization, report.target, report.rows) == ("ivf", "sq8", DenseOptions().target, 6000)
     assert report.recall_at_10 >= 0.97
     assert 10 < report.lists < 6000
     assert tuned.vectors.tobytes() == topical(6000, seed=2).tobytes()
@@ -197,3 +198,24 @@ def test_what_is_damaged_is_refused(tmp_path: Path, name: str, data: bytes) -> N
     (folder / name).write_bytes(data)
     with pytest.raises(SegmentDamaged, match="vectors of segment seg_x"):
         read_dense(folder)
+
+
+def test_the_owner_says_how_and_how_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options given to the engine reach the segments that it writes, and what was chosen is told."""
+    monkeypatch.setattr(dense, "EXACT_ROWS", 1_000)
+    random = np.random.default_rng(5)
+    centres = random.standard_normal((40, 32)).astype(np.float32)
+    rows = np.repeat(centres, 50, axis=0) + 0.3 * random.standard_normal((2_000, 32)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    chunks = tuple(Chunk(f"c{n}", "v", n, ("word",), row) for n, row in enumerate(rows))
+    generation = Generation("gen_1", "col_1", "hash:32", 32, "c", "a")
+    reports = []
+    for options in (DenseOptions(), DenseOptions("none", 0.8)):
+        engine = EmbeddedEngine(tmp_path / options.quantization, options)
+        writer = engine.open(generation, writable=True)
+        writer.apply([Put("d", "v", 0, FOREVER, 1, FOREVER, chunks)], seq=1)
+        writer.publish()
+        (part,) = engine.pin("gen_1").describe()
+        reports.append((part.dense.kind, part.dense.quantization, part.dense.target))
+        engine.close()
+    assert reports == [("ivf", "sq8", 0.98), ("ivf", "none", 0.8)]

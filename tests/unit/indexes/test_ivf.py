@@ -14,7 +14,7 @@ from indexes import durable, ivf
 from indexes.allowed import RowSet
 from indexes.errors import StorageFailed
 from indexes.ivf import Ivf, build_ivf, read_ivf
-from indexes.model import DenseReport, Matrix, Quantization
+from indexes.model import DenseOptions, DenseReport, Matrix, Quantization
 from indexes.tuning import Setting
 
 ROWS, DIMENSIONS, TOPICS = 12_000, 32, 150
@@ -38,7 +38,7 @@ EVERYTHING = RowSet(np.ones(ROWS, bool))
 
 
 def built(path: Path, vectors: Matrix = VECTORS, quantization: Quantization = "sq8") -> tuple[Ivf, DenseReport]:
-    report = build_ivf(path, vectors, quantization=quantization, target=0.98)
+    report = build_ivf(path, vectors, options=DenseOptions(quantization))
     assert report is not None
     return read_ivf(path, vectors, report), report
 
@@ -176,7 +176,7 @@ def test_a_set_that_is_gone_is_forgotten(stored: Ivf) -> None:
 def test_vectors_without_any_order_get_no_lists(tmp_path: Path) -> None:
     """Neighbours of noise lie everywhere: nothing short of looking at all rows finds them."""
     noise = unit(np.random.default_rng(4).standard_normal((4000, 128)))
-    assert build_ivf(tmp_path / "ivf.faiss", noise, quantization="sq8", target=0.98) is None
+    assert build_ivf(tmp_path / "ivf.faiss", noise, options=DenseOptions()) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,7 +199,7 @@ def test_a_failure_to_write_is_a_storage_failure(tmp_path: Path, monkeypatch: py
     built(tmp_path / "ivf.faiss")
     assert steps[:2] == [("write", "ivf.faiss"), ("sync", "ivf.faiss")]
     with pytest.raises(StorageFailed, match="lists of vectors could not be written"):
-        build_ivf(tmp_path / "no folder" / "ivf.faiss", VECTORS, quantization="sq8", target=0.98)
+        build_ivf(tmp_path / "no folder" / "ivf.faiss", VECTORS, options=DenseOptions())
 
 
 @pytest.mark.parametrize(("dimensions", "pieces"), [(384, 48), (30, 3), (7, 1), (25, 1)])

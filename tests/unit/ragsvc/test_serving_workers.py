@@ -114,7 +114,9 @@ def test_a_process_takes_one_connection_and_leaves_the_next_to_others(tmp_path: 
                 others.append(listener.accept()[0])
         for one in (*others, *clients):
             one.close()
+        await asyncio.sleep(0.2)  # what it took is a connection by now, and has ended
         await server.shutdown([listener])
+        await asyncio.sleep(0)  # transports close one turn later
         return len(others)
 
     with build(settings_in(tmp_path), writable=False) as service, listen("127.0.0.1", 0) as listener:
