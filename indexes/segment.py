@@ -60,10 +60,11 @@ class Segment:
 
 
 def write_segment(
-    folder: Path, joining: Joining, *, generation_id: str, options: DenseOptions = DENSE_DEFAULTS
+    folder: Path, joining: Joining, *, generation_id: str, among: int = 0, options: DenseOptions = DENSE_DEFAULTS
 ) -> Stamp:
     """Write a segment aside and publish it as `folder`. Returns the stamp of its manifest.
 
+    `among` is how many rows the generation has in all.
     Raises StorageFailed; then nothing of it is left.
     """
     aside = folder.with_name(durable.ASIDE + folder.name)
@@ -79,7 +80,12 @@ def write_segment(
             write_lexical(aside / LEXICAL, terms)
             durable.make_folder(aside / DENSE)
             dense = write_dense(
-                aside / DENSE, joining.vectors(), rows=len(joining), dimensions=joining.dimensions, options=options
+                aside / DENSE,
+                joining.vectors(),
+                rows=len(joining),
+                dimensions=joining.dimensions,
+                among=among,
+                options=options,
             )
             body = _manifest(aside, joining, terms, dense, generation_id)
             manifest = durable.write(aside / MANIFEST, body)

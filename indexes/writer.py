@@ -224,7 +224,8 @@ class EmbeddedWriter:
         self._fresh.add(name)
         try:
             folder, generation_id = self._folder / SEGMENTS / name, self.generation.id
-            manifest = write_segment(folder, joining, generation_id=generation_id, options=self._options)
+            among = sum(piece.count for piece in self._tip.pieces)
+            manifest = write_segment(folder, joining, generation_id=generation_id, among=among, options=self._options)
             segment = read_segment(folder, manifest, generation_id=generation_id)
         except BaseException:
             self._fresh.discard(name)

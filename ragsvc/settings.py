@@ -30,10 +30,10 @@ class Settings(BaseSettings):
         default=700, description="Characters that a chunk of new collections aims at."
     )
     quantization: Quantization = Field(
-        default="sq8", description="Vectors of segments above 50,000 chunks in memory: none, sq8 or pq."
+        default="sq8", description="Vectors of large segments in memory: none, sq8 or pq."
     )
     recall_target: Annotated[float, Field(ge=0.5, le=0.999)] = Field(
-        default=0.98, description="Recall@10 that segments above 50,000 chunks are tuned for."
+        default=0.98, description="Recall@10 that large segments are tuned for."
     )
     threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Threads of the model; 0: one a core.")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Jobs that run at once.")

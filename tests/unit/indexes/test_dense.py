@@ -200,6 +200,20 @@ def test_what_is_damaged_is_refused(tmp_path: Path, name: str, data: bytes) -> N
         read_dense(folder)
 
 
+def test_a_large_generation_looks_at_all_rows_of_smaller_segments_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "EXACT_ROWS_OF_LARGE", 999)
+    monkeypatch.setattr(dense, "LARGE_ROWS", 5_000)
+    rows = np.repeat(unit_rows(20, 16, 3), 50, axis=0) + 0.2 * unit_rows(1_000, 16, 4)
+    rows = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    kinds = []
+    for among in (0, 5_000, 5_001):
+        (tmp_path / str(among)).mkdir()
+        kinds.append(write_dense(tmp_path / str(among), [rows], rows=1_000, dimensions=16, among=among).kind)
+    assert kinds == ["flat", "flat", "ivf"]
+
+
 def test_the_owner_says_how_and_how_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options given to the engine reach the segments that it writes, and what was chosen is told."""
     monkeypatch.setattr(dense, "EXACT_ROWS", 1_000)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from indexes import lexical
+from indexes import hybrid, lexical
 from indexes.embedded import EmbeddedEngine
 from indexes.fusion import convex
+from indexes.hybrid import HybridSearcher
 from indexes.model import Allowed, Close, Describe, Drop, Filter, Generation, Op, Query
 from tests.contracts.engine_oracle import Oracle, assert_answers, chunk, put, unit
 
@@ -193,3 +196,24 @@ def test_two_generations_score_as_one_when_they_share_their_statistics(tmp_path:
     assert compared > 300
     together.close()
     apart.close()
+
+
+def test_large_states_search_both_legs_at_once_and_find_the_same(
+    filled: tuple[EmbeddedEngine, Oracle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = filled
+    searcher = engine.pin(GENERATION.id)
+    asked = [query for query in queries(20) if query.vector is not None and query.terms]
+    before = [searcher.search(query) for query in asked]
+    on: list[str] = []
+    real = HybridSearcher._leg
+
+    def leg(self: HybridSearcher, way: Any, allowed: Any, limit: int) -> Any:
+        on.append(threading.current_thread().name.split("_")[0])
+        return real(self, way, allowed, limit)
+
+    monkeypatch.setattr(HybridSearcher, "_leg", leg)
+    monkeypatch.setattr(hybrid, "LARGE_ROWS", 1)
+    assert [searcher.search(query) for query in asked] == before
+    assert len(asked) > 3
+    assert (on.count("beside"), len(on)) == (len(asked), 2 * len(asked))
