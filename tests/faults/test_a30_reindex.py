@@ -201,7 +201,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.worker._POLL_S", 0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.usefixtures("quick")
 def test_a30_answers_come_from_one_generation_and_nothing_is_lost(tmp_path: Path) -> None:
     traffic = storm(tmp_path, rounds=2)
@@ -315,7 +315,7 @@ def kill_and_resume(folder: Path, root: Path, *, kills: int) -> None:
             assert shop.ask(f"marker{number}x0").results[0].document.uri == f"{number}.md"
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_a30_killed_in_the_middle_it_goes_on_without_embedding_again(tmp_path: Path, root: Path) -> None:
     kill_and_resume(tmp_path, root, kills=1)
 

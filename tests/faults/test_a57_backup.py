@@ -124,7 +124,7 @@ def save_and_restore(load: Load, data: Path, times: int, folder: Path) -> list[d
     return figures
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 def test_a57_online_backup_under_load(tmp_path: Path) -> None:
     with server(tmp_path / "data", RAGSVC_EMBEDDER=HASH) as running:
         load = Load(running.url)
