@@ -1,4 +1,4 @@
-"""The seams of the engine. Five methods at most each; keyword-only options."""
+"""The seams of the engine. Five methods at most each (Searcher has a sixth, for `verify`); keyword-only options."""
 
 from __future__ import annotations
 
